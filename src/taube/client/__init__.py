@@ -1,0 +1,1 @@
+"""The SDK: everything a person's device knows and does."""

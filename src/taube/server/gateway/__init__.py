@@ -1,0 +1,1 @@
+"""From bytes on the port to calls of services, and back."""

@@ -1,0 +1,1 @@
+"""What an operator sees and steers: metrics, background work, health and drain."""

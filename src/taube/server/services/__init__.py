@@ -1,0 +1,1 @@
+"""What the server does, each service over the ports it needs and none over another."""

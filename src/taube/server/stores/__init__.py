@@ -1,0 +1,1 @@
+"""Engines that keep what the services ask to be kept."""

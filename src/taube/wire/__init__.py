@@ -1,0 +1,1 @@
+"""The floor both sides stand on: frames, their codec, errors and the connection's state machine, without I/O."""
