@@ -105,7 +105,7 @@ class TaubeError(Exception):
 
 
 class WireError(TaubeError):
-    """A refusal as it travels: its kind, after how many milliseconds to try again, and a detail without personal facts."""
+    """A refusal as it travels: its kind, when to try again (milliseconds), and a detail without personal facts."""
 
     def __init__(self, kind: ErrorKind, *, retry_after_ms: int = 0, detail: str = "") -> None:
         super().__init__(f"{kind.name}: {detail or kind.meaning}")

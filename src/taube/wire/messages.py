@@ -10,7 +10,7 @@ Source: docs/protocol/connection.md.
 
 from typing import Annotated, Final, NewType
 
-from taube.wire.packing import Meta, Record
+from taube.wire.packing import Meta, Record, field
 
 PROTOCOL_VERSION: Final = 1
 
@@ -219,7 +219,7 @@ class LoggedIn(Record, frozen=True, tag=67):
     request: RequestId
     classic_left: Count
     hybrid_left: Count
-    last_resorts: Annotated[list[Suite], Meta(max_length=8)] = []
+    last_resorts: Annotated[list[Suite], Meta(max_length=8)] = field(default_factory=list)
     remint: bool = False
 
 
@@ -261,7 +261,7 @@ class KeyPackageClaimed(Record, frozen=True, tag=71):
 
 
 class GateState(Record, frozen=True, tag=72):
-    """Answers ClaimGate and ReadGate: the value that stands in the gate; empty only where ReadGate found it unclaimed."""
+    """Answers ClaimGate and ReadGate: the value that stands in the gate; empty only if ReadGate found none."""
 
     request: RequestId
     value: Annotated[bytes, Meta(max_length=MAX_GATE_VALUE_BYTES)]
@@ -293,7 +293,7 @@ class Knowledge(Record, frozen=True, tag=74):
 
 
 class Deliver(Record, frozen=True, tag=128):
-    """An envelope for this device. Numbers rise by one from 1 on each connection; 0 is ephemeral: no acknowledgement."""
+    """An envelope for this device. Numbers rise from 1 on each connection; 0 is ephemeral: not acknowledged."""
 
     number: Count
     serial: AddressSerial

@@ -21,6 +21,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 Meta = msgspec.Meta
+field = msgspec.field
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -28,6 +29,14 @@ _encoder = msgspec.msgpack.Encoder()
 def pack(value: object) -> bytes:
     """The MessagePack form of *value*: records, lists, tuples, bytes, text, whole numbers, booleans and None."""
     return _encoder.encode(value)
+
+
+def tag_of(kind: type[Record]) -> int:
+    """The number that starts every packed record of this *kind*. Raises TypeError for a record without one."""
+    tag = kind.__struct_config__.tag
+    if not isinstance(tag, int):
+        raise TypeError(f"{kind.__name__} has no number")
+    return tag
 
 
 class Unpacker(Generic[T]):
