@@ -1,0 +1,116 @@
+"""A server of a few lines for the transport's tests: speaks wire.session over WebSocket and does what the test says."""
+
+import asyncio
+import datetime
+import ssl
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
+
+from taube.wire.messages import Command, Event, Hello, LoggedIn, Login, Reply
+from taube.wire.session import ServerSession
+
+NONCE = b"n" * 32
+
+
+class Connection(WSListener):
+    """One connection: remembers every command, answers Hello and Login itself and the rest as the test says."""
+
+    def __init__(self, server: "TinyServer") -> None:
+        super().__init__()
+        self.server = server
+        self.commands: list[Command] = []
+        self.session = ServerSession(
+            nonce=NONCE, origin=server.calls_itself or server.origin, now_ms=1, generation=b"g" * 16
+        )
+        self.paused = asyncio.Event()
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transport = transport
+        self.server.connections.append(self)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type is WSMsgType.CLOSE:
+            transport.disconnect()
+        if frame.msg_type is not WSMsgType.BINARY:
+            return
+        command = self.session.receive(frame.get_payload_as_bytes())
+        self.commands.append(command)
+        if isinstance(command, Hello):
+            if not self.server.silent:
+                transport.send(WSMsgType.BINARY, self.session.welcome())
+            return
+        answer = self.server.answer(command)
+        if answer is None and isinstance(command, Login):
+            answer = LoggedIn(command.request, 0, 0)
+        if answer is not None:
+            self.say(answer)
+
+    def say(self, message: Reply | Event) -> None:
+        self.transport.send(WSMsgType.BINARY, self.session.encode(message))
+
+    def pause_writing(self) -> None:
+        self.paused.set()
+
+    def cut(self) -> None:
+        self.transport.underlying_transport.abort()
+
+
+class TinyServer:
+    def __init__(self) -> None:
+        self.connections: list[Connection] = []
+        self.answer: Callable[[Command], Reply | None] = lambda command: None
+        self.origin = ""
+        self.calls_itself = ""
+        self.silent = False
+
+
+@asynccontextmanager
+async def tiny_server(context: ssl.SSLContext | None = None, host: str = "127.0.0.1"):
+    tiny = TinyServer()
+    server = await ws_create_server(lambda request: Connection(tiny), host, 0, ssl=context, use_aiofastnet=False)
+    port = server.sockets[0].getsockname()[1]
+    tiny.origin = f"{'https' if context else 'http'}://{'localhost' if context else host}:{port}"
+    try:
+        yield tiny
+    finally:
+        server.close()
+        for connection in tiny.connections:
+            connection.cut()
+
+
+def make_certificate(folder: Path, name: str = "localhost", *, days: int = 1) -> tuple[Path, Path]:
+    """A certificate that is its own authority, for *name*; negative *days* make one that has expired."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=30))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    cert_file, key_file = folder / f"{name}.crt", folder / f"{name}.key"
+    cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return cert_file, key_file
+
+
+def server_context(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    return context
