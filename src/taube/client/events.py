@@ -20,10 +20,12 @@ ChatState = Literal["open", "request", "blocked"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a chat. *id* is 32 hexadecimal digits, *chat* and *sender* are names as shown; *mine*: own."""
+    """One message of a chat. *id*: 32 hexadecimal digits. *chat*: the chat's id, hexadecimal; *chat_name* and *sender*:
+    names as they are shown, the sender's own claim cleaned by the store. *mine*: written by this account."""
 
     id: str
     chat: str
+    chat_name: str
     sender: str
     sent_at_ms: int
     kind: Kind
@@ -51,6 +53,7 @@ class ChatChanged:
     """A chat is new, or its name or state changed. *state* "request": a stranger wrote; accept it or block it."""
 
     chat: str
+    chat_name: str
     state: ChatState
 
 
