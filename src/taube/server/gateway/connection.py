@@ -1,0 +1,302 @@
+"""Pumps one WebSocket through one wire session: frames in, commands to dispatch, replies out, within limits.
+
+Everything that one turn of the event loop sends on a connection leaves in one write at the end of the turn (`Turn`).
+A peer that does not read is first no longer read from, and cut off when it goes on or when too much waits for it.
+A peer that sends faster than its share is read again in the next turn. A bug while serving one command closes this
+connection and no other.
+
+It knows no service and no socket: a `Channel` carries bytes, a `Handler` does what commands say.
+Source: docs/protocol/connection.md, "Limits of a connection".
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from taube.wire.errors import BAD_FRAME, IDLE, INTERNAL, RATE_LIMITED, FrameError, WireError
+from taube.wire.messages import Command, Event, Hello, Reply
+from taube.wire.session import ServerSession, State
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionConfig:
+    """What one connection may cost."""
+
+    hello_timeout_s: float = 10.0
+    """Time from the upgrade to the Hello."""
+    anonymous_idle_s: float = 90.0
+    """Silence after which an anonymous connection is closed."""
+    device_ping_s: float = 240.0
+    """Silence after which a device connection is asked whether it is still there."""
+    device_idle_s: float = 300.0
+    """Silence after which a device connection is closed."""
+    stalled_s: float = 20.0
+    """Time that a peer may leave unread what was sent to it."""
+    waiting_bytes: int = 512 * 1024
+    """Bytes that may wait for a peer that does not read; more cut it off."""
+    frames_per_turn: int = 64
+    """Frames of one connection handled in one turn of the loop."""
+    mistakes: int = 20
+    """Frames that are no message, after which a connection is closed."""
+    under_way: int = 1024
+    """Requests of one connection that may wait for their answer."""
+
+
+class Channel(Protocol):
+    """What a connection needs of the WebSocket below it."""
+
+    def write(self, payloads: list[bytes]) -> int:
+        """Send each as one frame, joined; gives the bytes that wait for a slow reader."""
+
+    def ping(self) -> None: ...
+    def pong(self, payload: bytes) -> None: ...
+    def close(self, code: int) -> None: ...
+    def abort(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class Handler(Protocol):
+    """What a connection tells those above it."""
+
+    def opened(self, connection: "Connection") -> None: ...
+    def command(self, connection: "Connection", command: Command) -> None: ...
+    def mistake(self, connection: "Connection", error: WireError) -> None: ...
+    def bug(self, error: Exception) -> None: ...
+    def closed(self, connection: "Connection") -> None: ...
+
+
+class Turn:
+    """Collects what connections have to do at the end of a turn of the loop: write joined, read on."""
+
+    __slots__ = ("_call_soon", "_reading", "_writing")
+
+    def __init__(self, call_soon: Callable[[Callable[[], None]], Any]) -> None:
+        self._call_soon = call_soon
+        self._writing: list[Connection] = []
+        self._reading: list[Connection] = []
+
+    def writes(self, connection: "Connection") -> None:
+        if not self._writing:
+            self._call_soon(self._write)
+        self._writing.append(connection)
+
+    def reads_on(self, connection: "Connection") -> None:
+        if not self._reading:
+            self._call_soon(self._read)
+        self._reading.append(connection)
+
+    def _write(self) -> None:
+        writing, self._writing = self._writing, []
+        for connection in writing:
+            connection.flush()
+
+    def _read(self) -> None:
+        reading, self._reading = self._reading, []
+        for connection in reading:
+            connection.next_turn()
+
+
+class Connection:
+    """One client's connection, anonymous until its session says otherwise.
+
+    `device` is set by the handler at login to whatever it keeps about a device connection.
+    """
+
+    __slots__ = (
+        "_channel", "_config", "_frames", "_handler", "_mistakes", "_out", "_read_paused", "_stalled_since",
+        "_time", "_turn", "allowance", "device", "heard_at", "is_open", "opened_at", "pinged_at", "session", "source",
+        "under_way",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        channel: Channel,
+        session: ServerSession,
+        handler: Handler,
+        *,
+        source: str,
+        turn: Turn,
+        time: Callable[[], float],
+        config: ConnectionConfig,
+    ) -> None:
+        self._channel = channel
+        self.session = session
+        self._handler = handler
+        self.source = source
+        self._turn = turn
+        self._time = time
+        self._config = config
+        self._out: list[bytes] = []
+        self._frames = 0
+        self._mistakes = 0
+        self._read_paused = False
+        self._stalled_since = 0.0
+        self.opened_at = self.heard_at = time()
+        self.pinged_at = 0.0
+        self.is_open = False
+        self.under_way = 0
+        self.device: Any = None
+        self.allowance: Any = None
+
+    # ------------------------------------------------------------ from the channel
+
+    def opened(self) -> None:
+        self.is_open = True
+        self._handler.opened(self)
+
+    def received(self, frame: memoryview) -> None:
+        """One binary frame; *frame* is valid during this call only."""
+        if not self.is_open:
+            return
+        try:
+            self._hear()
+            command = self.session.receive(frame)
+            if type(command) is Hello:
+                self.send_frame(self.session.welcome())
+            else:
+                self._handler.command(self, command)
+        except FrameError as error:
+            self._mistaken(error)
+        except WireError as error:
+            self.refuse(0, error)
+        except Exception as error:  # a bug of ours: it ends here, with this connection
+            self.bug(error)
+
+    def received_text(self) -> None:
+        if self.is_open:
+            self._mistaken(FrameError(BAD_FRAME, detail="frames are binary"))
+
+    def pinged(self, payload: bytes) -> None:
+        self._hear()
+        self._channel.pong(payload)
+
+    def ponged(self) -> None:
+        self._hear()
+
+    def writing_paused(self) -> None:
+        """The peer does not read: read no more from it until it does."""
+        self._stalled_since = self._time()
+        self._pause()
+
+    def writing_resumed(self) -> None:
+        self._stalled_since = 0.0
+        self._resume()
+
+    def lost(self) -> None:
+        """The socket is gone, whoever closed it."""
+        self.is_open = False
+        self.session.close()
+        self._out.clear()
+        self._handler.closed(self)
+
+    # ------------------------------------------------------------ for the handler
+
+    def send(self, message: Reply | Event) -> None:
+        """Send *message* at the end of this turn. Does nothing if the connection has ended."""
+        if self.is_open:
+            self.send_frame(self.session.encode(message))
+
+    def send_frame(self, frame: bytes) -> None:
+        if not self.is_open:
+            return
+        if not self._out:
+            self._turn.writes(self)
+        self._out.append(frame)
+
+    def refuse(self, request: int, error: WireError) -> None:
+        """Answer *request* with *error*, and end the connection if that is what the error means."""
+        if not self.is_open:
+            return
+        self.send_frame(self.session.failed(request, error))
+        if error.kind.closes or self.session.state is State.CLOSED:
+            self.close(1008)
+
+    def bug(self, error: Exception) -> None:
+        """An error that nobody foresaw: say so and close this connection."""
+        self._handler.bug(error)
+        if self.is_open:
+            self.send_frame(self.session.failed(0, WireError(INTERNAL, retry_after_ms=1000)))
+            self.close(1011)
+
+    def close(self, code: int = 1000) -> None:
+        """Send what waits, then close."""
+        if self.is_open:
+            self.flush()
+            self.is_open = False
+            self.session.close()
+            self._channel.close(code)
+
+    def abort(self) -> None:
+        """Cut the peer off at once."""
+        self.is_open = False
+        self._out.clear()
+        self._channel.abort()
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the peer leaves unread what was sent to it."""
+        return self._stalled_since != 0.0
+
+    # ------------------------------------------------------------ turns and time
+
+    def flush(self) -> None:
+        if not self._out or not self.is_open:
+            return
+        out, self._out = self._out, []
+        if self._channel.write(out) > self._config.waiting_bytes:
+            self.abort()
+
+    def next_turn(self) -> None:
+        self._frames = 0
+        if self._read_paused and not self._stalled_since:
+            self._resume()
+
+    def check(self, now: float) -> None:
+        """Close a connection that has been silent, or stalled, for too long. Called every few seconds."""
+        config, silence = self._config, now - self.heard_at
+        if self._stalled_since and now - self._stalled_since > config.stalled_s:
+            self.abort()
+        elif self.session.state is State.NEW:
+            if now - self.opened_at > config.hello_timeout_s:
+                self.refuse(0, WireError(IDLE))
+        elif self.device is None:
+            if silence > config.anonymous_idle_s and not self.under_way:
+                self.refuse(0, WireError(IDLE))
+        elif silence > config.device_idle_s:
+            self.refuse(0, WireError(IDLE))
+        elif silence > config.device_ping_s and self.pinged_at < self.heard_at:
+            self.pinged_at = now
+            self._channel.ping()
+
+    def _hear(self) -> None:
+        """Note a frame; a peer that has had its share of this turn is read again in the next.
+
+        The loop's clock stands still during a turn (uvloop), so that a new time means a new turn.
+        """
+        now = self._time()
+        if now != self.heard_at:
+            self.heard_at = now
+            self._frames = 0
+        self._frames += 1
+        if self._frames == self._config.frames_per_turn:
+            self._pause()
+            self._turn.reads_on(self)
+
+    def _pause(self) -> None:
+        if not self._read_paused:
+            self._read_paused = True
+            self._channel.pause_reading()
+
+    def _resume(self) -> None:
+        if self._read_paused:
+            self._read_paused = False
+            self._channel.resume_reading()
+
+    def _mistaken(self, error: FrameError) -> None:
+        self._mistakes += 1
+        self._handler.mistake(self, error)
+        self.refuse(error.request, error)
+        if self._mistakes >= self._config.mistakes:
+            self.refuse(0, WireError(RATE_LIMITED, retry_after_ms=60_000))
+            self.close(1008)

@@ -1,0 +1,568 @@
+"""One public port: TLS, the first bytes of a connection, and who speaks from then on: a WebSocket or plain HTTP.
+
+The listener accepts connections itself, so that a source with too many of them is refused before a TLS handshake is
+paid for. `FirstBytes` reads one HTTP request head, within a deadline and a bound: `GET /v1/socket` is handed to picows'
+WSProtocol, all else to uvicorn's HTTP protocol, over the same transport and one request per connection.
+picows' WSProtocol is not public API: `upgrade` is its only caller, and the version is pinned exactly.
+
+Network addresses stay in this file: they are counted in memory and passed on only as an opaque source for limits.
+It knows no command, no session and no service. Source: docs/protocol/connection.md, "Transport".
+"""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import errno
+import importlib.metadata
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import aiofastnet
+import picows
+from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
+from uvicorn.config import Config as UvicornConfig
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from taube.server.gateway.connection import Channel, Connection
+from taube.wire.messages import MAX_FRAME_BYTES
+
+if importlib.metadata.version("picows") != "2.3.1":
+    raise ImportError("taube needs picows 2.3.1 exactly, because it uses a part of it that is not public")
+
+SOCKET_PATH: Final = b"/v1/socket"
+
+Application = Callable[..., Any]
+"""An ASGI application."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerConfig:
+    """What the port allows before a connection has said who it is."""
+
+    backlog: int = 2048
+    """Connections that the kernel may hold until they are accepted."""
+    accepts_per_turn: int = 32
+    """Connections accepted in one turn of the loop, so that those already here are served in between."""
+    connections: int = 100_000
+    """Open connections altogether; more are closed at once."""
+    connections_per_source: int = 4096
+    """Open connections of one IPv4 address or one IPv6 /64 network (mobile networks hide many phones behind one)."""
+    handshake_timeout_s: float = 10.0
+    """Time for the TLS handshake."""
+    head_timeout_s: float = 10.0
+    """Time from the end of the handshake to the end of the first request's head."""
+    http_timeout_s: float = 30.0
+    """Time for one HTTP request and its answer."""
+    head_bytes: int = 8192
+    """Size of a request head."""
+    http_body_bytes: int = 64 * 1024
+    """Size of what may follow the head of an HTTP request."""
+    tls_in_bytes: int = 16384
+    """Encrypted bytes read from the socket at once, kept per connection."""
+    tls_out_bytes: int = 16384
+    """Encrypted bytes handed to the socket at once, kept per connection."""
+    frame_buffer_bytes: int = 2048
+    """Read buffer of a WebSocket; it grows to the largest frame received."""
+
+
+class Sources:
+    """Counts open connections by source, in memory only; a source is forgotten with its last connection."""
+
+    __slots__ = ("_limit", "_open", "total")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open: dict[str, int] = {}
+        self.total = 0
+
+    def admit(self, source: str) -> bool:
+        """Count one more connection of *source*, or say no."""
+        count = self._open.get(source, 0)
+        if count >= self._limit:
+            return False
+        self._open[source] = count + 1
+        self.total += 1
+        return True
+
+    def release(self, source: str) -> None:
+        """One connection of *source* that was admitted is gone."""
+        self.total -= 1
+        count = self._open[source] - 1
+        if count:
+            self._open[source] = count
+        else:
+            del self._open[source]
+
+
+def source_of(host: str) -> str:
+    """What limits count: the IPv4 address, or the /64 network of an IPv6 address."""
+    if ":" not in host:
+        return host
+    address = ipaddress.IPv6Address(host.partition("%")[0])
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+
+
+def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """TLS 1.3 only, without session tickets: a ticket would tie anonymous connections to a device.
+
+    Raises OSError or ssl.SSLError if the files cannot be read or do not belong together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_SINGLE_ECDH_USE
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+# ---------------------------------------------------------------- the one wrapper around picows
+
+
+class _Silence:
+    """Stands where picows wants a logger: it would log network addresses, and keep a logger per connection."""
+
+    name = "silence"
+
+    def isEnabledFor(self, level: int) -> bool:
+        return False
+
+    def _nothing(self, *args: object, **kwargs: object) -> None: ...
+
+    debug = info = warning = error = exception = log = _nothing
+
+
+_SILENCE = _Silence()
+_TEXT, _BINARY = picows.WSMsgType.TEXT, picows.WSMsgType.BINARY
+_PING, _PONG, _CLOSE = picows.WSMsgType.PING, picows.WSMsgType.PONG, picows.WSMsgType.CLOSE
+_CONTINUATION = picows.WSMsgType.CONTINUATION
+_SHORT_HEADERS: Final = [bytes((0x82, size)) for size in range(126)]
+_WS_MAX_BYTES: Final = 2 * MAX_FRAME_BYTES
+"""Larger frames picows itself ends with close code 1009; between ours and this one they get a numbered error."""
+
+
+class WebSocket(picows.WSListener):
+    """One upgraded connection: the Channel of a Connection, writes joined by whoever calls `write`."""
+
+    __slots__ = ("_connection", "_partial", "_release", "_transport", "_write")
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release = release
+        self._transport: Any = None
+        self._write: Callable[[bytes], None] | None = None
+        self._partial: bytearray | None = None
+        self._connection: Connection
+
+    def serve(self, connection: Connection) -> None:
+        self._connection = connection
+
+    # from picows
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        self._transport = transport.underlying_transport
+        self._write = self._transport.write
+        self._connection.opened()
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        if transport.is_close_frame_sent:  # picows has ended the connection and parses on
+            return
+        if frame.msg_type == _BINARY and frame.fin and self._partial is None:
+            self._connection.received(frame.get_payload_as_memoryview())
+        else:
+            self._rare_frame(frame)
+
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+        self._write = None
+        self._release()
+        self._connection.lost()
+
+    def pause_writing(self) -> None:
+        self._connection.writing_paused()
+
+    def resume_writing(self) -> None:
+        self._connection.writing_resumed()
+
+    def _rare_frame(self, frame: picows.WSFrame) -> None:
+        kind = frame.msg_type
+        if kind in (_BINARY, _CONTINUATION):
+            self._fragment(frame)
+        elif kind == _PING:
+            self._connection.pinged(frame.get_payload_as_bytes())
+        elif kind == _PONG:
+            self._connection.ponged()
+        elif kind == _CLOSE:
+            self.close(1000)
+        else:
+            self._connection.received_text()
+
+    def _fragment(self, frame: picows.WSFrame) -> None:
+        starts = frame.msg_type == _BINARY
+        if starts == (self._partial is not None):
+            self.close(1002)
+            return
+        if self._partial is None:
+            self._partial = bytearray()
+        self._partial += frame.get_payload_as_memoryview()
+        if len(self._partial) > _WS_MAX_BYTES:
+            self.close(1009)
+        elif frame.fin:
+            whole, self._partial = self._partial, None
+            self._connection.received(memoryview(whole))
+
+    # for the Connection
+
+    def write(self, payloads: list[bytes]) -> int:
+        """Send each payload as one binary frame, all in one write; the bytes that now wait for a slow reader."""
+        if self._write is None:
+            return 0
+        parts: list[bytes] = []
+        for payload in payloads:
+            size = len(payload)
+            if size < 126:
+                parts.append(_SHORT_HEADERS[size])
+            elif size < 65536:
+                parts.append(b"\x82\x7e" + size.to_bytes(2, "big"))
+            else:
+                parts.append(b"\x82\x7f" + size.to_bytes(8, "big"))
+            parts.append(payload)
+        self._write(b"".join(parts))
+        return int(self._transport.get_write_buffer_size())
+
+    def ping(self) -> None:
+        if self._write is not None:
+            self._write(b"\x89\x00")
+
+    def pong(self, payload: bytes) -> None:
+        if self._write is not None:
+            self._write(bytes((0x8A, len(payload))) + payload)
+
+    def close(self, code: int) -> None:
+        """Say why, flush what is written, and close; a peer that does not read is cut off by the shutdown timeout."""
+        if self._write is not None:
+            self._write(b"\x88\x02" + code.to_bytes(2, "big"))
+            self._write = None
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once and forget what was not sent."""
+        self._write = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause_reading(self) -> None:
+        if self._write is not None:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._write is not None:
+            self._transport.resume_reading()
+
+
+def upgrade(
+    transport: asyncio.Transport, listener: WebSocket, key: bytes, early: bytes, frame_buffer_bytes: int
+) -> None:
+    """Let picows take over *transport*, as if it had read the request itself.
+
+    It gets a request of ours, which holds nothing that the client sent but the key: browsers differ in headers that
+    picows is strict about, and it keeps the request as long as the connection lives.
+    """
+    request = (
+        b"GET /v1/socket HTTP/1.1\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n"
+    )
+    protocol = WSProtocol(
+        None,  # host and port
+        None,  # path
+        False,  # is client
+        lambda _request: listener,
+        _SILENCE,
+        True,  # disconnect on exception
+        None,  # handshake timeout: the handshake is already here
+        False,  # automatic ping
+        10,
+        10,
+        WSAutoPingStrategy.PING_WHEN_IDLE,
+        False,  # automatic pong
+        _WS_MAX_BYTES,
+        None,  # extra headers
+        frame_buffer_bytes,
+    )
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
+    waiting = memoryview(request + early)
+    while waiting and not transport.is_closing():
+        space = protocol.get_buffer(-1)
+        size = min(len(space), len(waiting))
+        space[:size] = waiting[:size]
+        waiting = waiting[size:]
+        protocol.buffer_updated(size)
+
+
+# ---------------------------------------------------------------- the first bytes
+
+
+def websocket_key(head: bytes) -> bytes | None:
+    """The key of a request head that asks properly for the socket; None for every other request."""
+    lines = head.split(b"\r\n")
+    request = lines[0].split(b" ")
+    if len(request) != 3 or request[0] != b"GET" or request[2] != b"HTTP/1.1":
+        return None
+    if request[1].partition(b"?")[0] != SOCKET_PATH:
+        return None
+    headers: dict[bytes, bytes] = {}
+    for line in lines[1:]:
+        name, _, value = line.partition(b":")
+        headers[name.lower()] = value.strip(b" \t")
+    tokens = {token.strip().lower() for token in headers.get(b"connection", b"").split(b",")}
+    if headers.get(b"upgrade", b"").lower() != b"websocket" or b"upgrade" not in tokens:
+        return None
+    if (
+        headers.get(b"sec-websocket-version") != b"13"
+        or b"content-length" in headers
+        or b"transfer-encoding" in headers
+    ):
+        return None
+    key = headers.get(b"sec-websocket-key", b"")
+    try:
+        return key if len(base64.b64decode(key, validate=True)) == 16 else None
+    except binascii.Error:
+        return None
+
+
+class FirstBytes(asyncio.BufferedProtocol):
+    """Reads one request head, then hands the transport to a WebSocket or feeds one HTTP exchange."""
+
+    def __init__(self, listener: "Listener", source: str) -> None:
+        self._listener = listener
+        self._source = source
+        self._head = b""
+        self._http: HttpToolsProtocol | None = None
+        self._body_left = listener.config.http_body_bytes
+        self._transport: asyncio.Transport
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._deadline = self._listener.loop.call_later(self._listener.config.head_timeout_s, self._transport.abort)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._listener.scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._listener.scratch[:nbytes])
+        if self._http is not None:
+            self._feed_http(data)
+            return
+        self._head += data
+        if not 0x41 <= self._head[0] <= 0x5A:  # every HTTP method begins with a capital letter
+            self._transport.abort()
+            return
+        head, end, early = self._head.partition(b"\r\n\r\n")
+        if len(head) > self._listener.config.head_bytes:
+            self._refuse(b"431 Request Header Fields Too Large")
+        elif end:
+            self._route(head, early)
+
+    def _route(self, head: bytes, early: bytes) -> None:
+        key = websocket_key(head)
+        if key is None:
+            self._become_http()
+            return
+        self._disarm()
+        listener, source = self._listener, self._source
+        websocket = WebSocket(lambda: listener.released(source))
+        websocket.serve(listener.connect(websocket, source))
+        listener.handed_over += 1
+        upgrade(self._transport, websocket, key, early, listener.config.frame_buffer_bytes)
+
+    def _become_http(self) -> None:
+        self._disarm()
+        self._deadline = self._listener.loop.call_later(self._listener.config.http_timeout_s, self._transport.abort)
+        self._http = self._listener.http()
+        self._http.connection_made(self._transport)
+        self._feed_http(self._head)
+        self._head = b""
+
+    def _feed_http(self, data: bytes) -> None:
+        self._body_left -= len(data)
+        if self._body_left < 0:
+            self._transport.abort()
+        elif self._http is not None and not self._transport.is_closing():
+            self._http.data_received(data)
+
+    def _refuse(self, status: bytes) -> None:
+        self._transport.write(b"HTTP/1.1 " + status + b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        self._transport.close()
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        if self._http is not None:
+            self._http.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._http is not None:
+            self._http.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        self._listener.released(self._source)
+        if self._http is not None:
+            self._http.connection_lost(exc)
+            self._http = None
+
+
+# ---------------------------------------------------------------- the port
+
+
+class Listener:
+    """Accepts connections on bound sockets and hands each to `FirstBytes`.
+
+    *connect* makes the Connection of a new WebSocket; *refused* is told once for each connection turned away.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sockets: list[socket.socket],
+        *,
+        tls: ssl.SSLContext | None,
+        connect: Callable[[Channel, str], Connection],
+        application: Application,
+        config: ListenerConfig,
+        refused: Callable[[str], None],
+    ) -> None:
+        self.loop = loop
+        self.config = config
+        self.connect = connect
+        self.tls = tls
+        self.scratch = memoryview(bytearray(max(4096, config.head_bytes)))
+        self.sources = Sources(config.connections_per_source)
+        self.handed_over = 0
+        self._sockets = sockets
+        self._refused = refused
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._http_config, self._http_state = http_setup(application)
+        self._accepting = False
+
+    def start(self) -> None:
+        self._accepting = True
+        for sock in self._sockets:
+            sock.setblocking(False)
+            sock.listen(self.config.backlog)
+            self.loop.add_reader(sock.fileno(), self._accept, sock)
+
+    def stop(self) -> None:
+        """Accept no more; connections that are open stay."""
+        self._accepting = False
+        for sock in self._sockets:
+            self.loop.remove_reader(sock.fileno())
+            sock.close()
+        self._sockets = []
+
+    async def finish(self) -> None:
+        """Give up handshakes still under way. Call after `stop`."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def http(self) -> HttpToolsProtocol:
+        return HttpToolsProtocol(self._http_config, self._http_state, {}, self.loop)
+
+    def released(self, source: str) -> None:
+        self.sources.release(source)
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(self.config.accepts_per_turn):
+            try:
+                sock, address = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                self._refused("descriptors")
+                self._rest(listening)
+                return
+            self._admit(sock, source_of(address[0]))
+
+    def _rest(self, listening: socket.socket) -> None:
+        self.loop.remove_reader(listening.fileno())
+
+        def again() -> None:
+            if self._accepting:
+                self.loop.add_reader(listening.fileno(), self._accept, listening)
+
+        self.loop.call_later(0.5, again)
+
+    def _admit(self, sock: socket.socket, source: str) -> None:
+        if self.sources.total >= self.config.connections:
+            reason = "connections"
+        elif not self.sources.admit(source):
+            reason = "source"
+        else:
+            task = self.loop.create_task(self._greet(sock, source))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        self._refused(reason)
+        sock.close()
+
+    async def _greet(self, sock: socket.socket, source: str) -> None:
+        """Shake hands; `FirstBytes` releases the source when the connection ends, this only if it never began."""
+        made: list[FirstBytes] = []
+
+        def protocol() -> FirstBytes:
+            made.append(FirstBytes(self, source))
+            return made[0]
+
+        tls = self.tls
+        options: dict[str, Any] = {}
+        if tls is not None:
+            options = {
+                "ssl": tls,
+                "ssl_handshake_timeout": self.config.handshake_timeout_s,
+                "ssl_shutdown_timeout": 3.0,
+                "ssl_incoming_bio_size": self.config.tls_in_bytes,
+                "ssl_outgoing_bio_size": self.config.tls_out_bytes,
+            }
+        try:
+            await aiofastnet.connect_accepted_socket(self.loop, protocol, sock, **options)
+        except (OSError, asyncio.CancelledError):
+            if not (made and hasattr(made[0], "_transport")):
+                self._refused("handshake")
+                self.released(source)
+            with contextlib.suppress(OSError):
+                sock.close()
+
+
+def http_setup(application: Application) -> tuple[UvicornConfig, ServerState]:
+    """What uvicorn's HTTP protocol needs to serve *application* without logs, signals, lifespan or proxies."""
+    config = UvicornConfig(
+        application,
+        http=HttpToolsProtocol,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        log_level="critical",
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+    )
+    config.load()
+    return config, ServerState()

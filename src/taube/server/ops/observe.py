@@ -1,0 +1,173 @@
+"""What an operator may see: the catalogue of metrics, and logs of events of the server, never of people.
+
+Each metric and each field of a log line is named here once, with its unit, its help and the ledger entry that permits
+it; a name that is not here is refused. Labels are one `reason` out of a small fixed set. An exception is logged as its
+type and the places in the code that it passed, never its text, which may hold what someone sent.
+
+It knows no service. Source: docs/operating.md, "Metrics" and "Logs".
+"""
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TextIO
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from taube.server.ledger import OPERATION, Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the catalogue: *kind* is counter, gauge or histogram; *unit* is the last word of the name."""
+
+    name: str
+    kind: str
+    unit: str
+    help: str
+    reasons: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    entry: Entry = OPERATION
+
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+METRICS: Final = (
+    Metric("connections", "gauge", "connections", "WebSocket connections open now.", ("anonymous", "device")),
+    Metric(
+        "connections_refused",
+        "counter",
+        "connections",
+        "Connections turned away before they said anything.",
+        ("connections", "source", "descriptors", "handshake", "draining"),
+    ),
+    Metric("connections_closed", "counter", "connections", "Connections that the server ended.", ("idle", "stalled")),
+    Metric("commands", "counter", "commands", "Commands received."),
+    Metric("refused", "counter", "answers", "Commands refused, by the name of the error."),
+    Metric("bugs", "counter", "errors", "Errors that nobody foresaw; each is logged, and each is worth a report."),
+    Metric("loop_lag_seconds", "histogram", "seconds", "How late the event loop is.", buckets=_SECONDS),
+    Metric("ready", "gauge", "state", "1 while the server takes new connections, else 0."),
+)
+"""What the gateway and the life of the process report; server-side services name theirs beside their code."""
+
+LOG_FIELDS: Final[dict[str, Entry]] = dict.fromkeys(
+    (
+        "event", "level", "time_ms", "url", "ops", "reason", "signal", "kind", "at", "count", "seconds", "version",
+        "open_connections", "generation_is_new",
+    ),
+    OPERATION,
+)  # fmt: skip
+"""Every field that a log line may have."""
+
+
+class PrometheusMetrics:
+    """The Metrics port over prometheus_client, with a registry of its own."""
+
+    def __init__(self, catalogue: tuple[Metric, ...]) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        self._counters: dict[tuple[str, str], Counter] = {}
+        self._gauges: dict[tuple[str, str], Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
+        self._open: dict[str, Counter | Gauge] = {}
+        self._readings: list[tuple[str, str, Callable[[], float]]] = []
+        for metric in catalogue:
+            self._add(metric)
+
+    def _add(self, metric: Metric) -> None:
+        name = f"taube_{metric.name}"
+        labels = ["reason"] if metric.reasons or metric.name == "refused" else []
+        if metric.kind == "histogram":
+            buckets = metric.buckets or _SECONDS
+            self._histograms[metric.name] = Histogram(name, metric.help, buckets=buckets, registry=self.registry)
+            return
+        made: Counter | Gauge = (
+            Counter(name, metric.help, labels, registry=self.registry)
+            if metric.kind == "counter"
+            else Gauge(name, metric.help, labels, registry=self.registry)
+        )
+        for reason in metric.reasons or ("",):
+            child = made.labels(reason) if labels and reason else made
+            if isinstance(child, Counter):
+                self._counters[metric.name, reason] = child
+            else:
+                self._gauges[metric.name, reason] = child
+        if labels and not metric.reasons:
+            self._open[metric.name] = made
+
+    def count(self, name: str, amount: float = 1, reason: str = "") -> None:
+        counter = self._counters.get((name, reason))
+        if counter is None:
+            family = self._open[name]
+            assert isinstance(family, Counter)
+            counter = self._counters[name, reason] = family.labels(reason)
+        counter.inc(amount)
+
+    def gauge(self, name: str, value: float) -> None:
+        self._gauges[name, ""].set(value)
+
+    def gauge_of(self, name: str, reason: str, value: float) -> None:
+        """Set a gauge that has reasons."""
+        self._gauges[name, reason].set(value)
+
+    def observe(self, name: str, value: float) -> None:
+        self._histograms[name].observe(value)
+
+    def before_scrape(self, name: str, reason: str, reading: Callable[[], float]) -> None:
+        """Read a gauge only when someone looks."""
+        self._readings.append((name, reason, reading))
+
+    def text(self) -> bytes:
+        """The exposition format of Prometheus."""
+        for name, reason, reading in self._readings:
+            self._gauges[name, reason].set(reading())
+        return generate_latest(self.registry)
+
+
+class Log:
+    """Structured log: one JSON object per line, of events of the server."""
+
+    def __init__(self, stream: TextIO, wall_ms: Callable[[], int]) -> None:
+        self._stream = stream
+        self._wall_ms = wall_ms
+        self._last: dict[str, tuple[int, int]] = {}
+
+    def event(self, event: str, *, level: str = "info", **fields: str | int | float | list[str]) -> None:
+        """Write one line. Raises KeyError for a field that is not in LOG_FIELDS."""
+        for name in fields:
+            LOG_FIELDS[name]
+        line = {"time_ms": self._wall_ms(), "level": level, "event": event, **fields}
+        self._stream.write(json.dumps(line) + "\n")
+        self._stream.flush()
+
+    def bug(self, error: BaseException) -> None:
+        """An error that nobody foresaw: its type and where it passed, at most once in ten seconds for each type."""
+        kind = type(error).__name__
+        now = self._wall_ms()
+        last, hidden = self._last.get(kind, (0, 0))
+        if 0 <= now - last < 10_000:
+            self._last[kind] = (last, hidden + 1)
+            return
+        self._last[kind] = (now, 0)
+        self.event("bug", level="error", kind=kind, at=places(error), count=hidden + 1)
+
+
+def places(error: BaseException) -> list[str]:
+    """The places of the code that *error* passed, innermost last: file, line and function, nothing of its values."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames[-8:]]
+
+
+def silence_libraries() -> None:
+    """Loggers of libraries may name network addresses: nothing of theirs is written."""
+    for name in ("picows", "aiofastnet", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.CRITICAL + 1)
+        logger.propagate = False
+
+
+def standard_error() -> TextIO:
+    """Where logs go."""
+    return sys.stderr
