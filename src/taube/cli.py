@@ -1,0 +1,264 @@
+"""The command line: parses what was typed, runs that one command, and ends with an exit code and at most one sentence.
+
+The commands and their output are a contract for scripts (docs/sdk.md, "The command line"). Nothing that is not needed
+is imported: a client command never loads the server, and `taube --help` loads neither. What the commands do stands in
+`commands.py`; how text reaches a terminal in `terminal.py`.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from taube import __version__
+from taube.terminal import Terminal
+
+Run = Callable[[argparse.Namespace, Terminal], int]
+"""A command: (options, terminal) -> exit code."""
+
+EX_OK: Final = 0
+EX_USAGE: Final = 64
+EX_UNAVAILABLE: Final = 69
+EX_SOFTWARE: Final = 70
+EX_TEMPFAIL: Final = 75
+EX_INTERRUPTED: Final = 130
+EX_BROKEN_PIPE: Final = 141
+
+EPILOGUE: Final = """\
+exit codes (as in sysexits.h):
+   0  done; for send: the message is kept for its receiver
+  64  the command was typed wrongly
+  65  what was given is no good: a malformed link or text, a link of another server
+  66  what was named does not exist: a chat, an account, a file
+  69  a service is not there: the server cannot be reached, or cannot prove that it is the right one
+  70  a bug in Taube
+  73  something is already there and was not overwritten, or cannot be created
+  75  not now, but later: the message is queued and will be sent, or the server asks to wait
+  77  not permitted: a wrong passphrase, a used or expired invitation
+  78  the configuration or the home folder does not fit this version
+ 130  interrupted from the keyboard
+
+environment:
+  TAUBE_HOME, TAUBE_DATA   folders instead of --home and --data
+  TAUBE_PASSPHRASE_FILE    file whose first line is the passphrase of the home folder
+  SSL_CERT_FILE            file of the certificate authorities to trust, instead of the system's
+  NO_COLOR                 no colours
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that answers mistakes with one sentence and exit code 64."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EX_USAGE, f"taube: {message}; see `{self.prog} --help`.\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. The entry point of the `taube` script."""
+    terminal = Terminal()
+    try:
+        options = parse(arguments)
+        code = run(options, terminal)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return EX_INTERRUPTED
+    except BrokenPipeError:
+        _silence(sys.stdout)
+        return EX_BROKEN_PIPE
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options in *arguments*. Ends the process with 64 for mistakes, 0 after `--help` and `--version`."""
+    parser = _make_parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        raise SystemExit(EX_USAGE)
+    return options
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Run the command in *options*; what went wrong for a reason becomes one sentence and its exit code."""
+    command: Run = options.run
+    try:
+        return command(options, terminal)
+    except Exception as error:
+        sentence, code = explain(error)
+        if code == EX_SOFTWARE and os.environ.get("TAUBE_DEBUG"):
+            raise
+        terminal.warn(sentence)
+        return code
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """One sentence that says what to do, and the exit code, for anything that a command raised."""
+    if isinstance(error, BrokenPipeError):
+        raise error
+    exit_code = getattr(error, "exit_code", None)
+    if isinstance(exit_code, int):
+        return str(getattr(error, "sentence", None) or error), exit_code
+    refusal = getattr(error, "kind", None)
+    if refusal is not None and hasattr(refusal, "meaning"):
+        later = getattr(refusal.retry, "value", "") == "later"
+        return f"The server refused: {refusal.meaning}", EX_TEMPFAIL if later else EX_UNAVAILABLE
+    if hasattr(error, "retry"):  # TransportError: its text is the sentence
+        return str(error), EX_UNAVAILABLE
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("taube"):
+        return (
+            f"The part of Taube that needs “{error.name}” is not installed: pip install 'taube[server]'.",
+            EX_UNAVAILABLE,
+        )
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}.", _code_of(error)
+    return f"A bug in Taube ({type(error).__name__}: {error}); with TAUBE_DEBUG=1 it shows where.", EX_SOFTWARE
+
+
+def _code_of(error: OSError) -> int:
+    if isinstance(error, FileNotFoundError):
+        return 66
+    return 77 if isinstance(error, PermissionError) else 73
+
+
+# ---------------------------------------------------------------- the commands, each imported when it runs
+
+
+def _client(name: str) -> Run:
+    def command(options: argparse.Namespace, terminal: Terminal) -> int:
+        from taube import commands
+
+        return commands.run(name, options, terminal)
+
+    return command
+
+
+def _server(name: str) -> Run:
+    def command(options: argparse.Namespace, terminal: Terminal) -> int:
+        from taube import operate
+
+        return operate.run(name, options, terminal)
+
+    return command
+
+
+def _make_parser() -> _Parser:
+    parser = _Parser(
+        prog="taube",
+        description="Messages that only the two of you can read.",
+        epilog=EPILOGUE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"taube {__version__}")
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands", parser_class=_Parser)
+    _add_client_commands(commands)
+    _add_server_commands(commands)
+    return parser
+
+
+def _add(commands: Any, name: str, run: Run, about: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=about, description=about)
+    parser.set_defaults(command=name, run=run)
+    return parser
+
+
+def _add_client_commands(commands: Any) -> None:
+    def add(name: str, about: str) -> argparse.ArgumentParser:
+        parser = _add(commands, name, _client(name), about)
+        parser.add_argument("--home", type=Path, metavar="DIR", help="folder of the account (default: TAUBE_HOME)")
+        return parser
+
+    join = add("join", "make an account from an invitation; prints its id")
+    join.add_argument("link", metavar="LINK")
+    join.add_argument("--name", required=True, help="the name that your contacts see")
+    join.add_argument("--passphrase", action="store_true", help="ask for a passphrase that protects the folder")
+
+    me = add("me", "who you are, and the contact link that others add you by")
+    me.add_argument("--json", action="store_true", help="one JSON object")
+    me.add_argument("--knows", action="store_true", help="instead: everything that the server holds about you")
+
+    contact = add("add", "start a chat from a contact link; prints the chat's name")
+    contact.add_argument("link", metavar="CONTACT_LINK")
+
+    chats = add("chats", "list the chats")
+    chats.add_argument("--json", action="store_true", help="one JSON object per line")
+
+    for name, about in (
+        ("accept", "accept the chat of someone who wrote to you first"),
+        ("block", "refuse everything from a chat from now on"),
+        ("verify", "show the safety number of a chat, to compare with the other person's"),
+    ):
+        add(name, about).add_argument("chat", metavar="CHAT", help="name or id of the chat")
+
+    send = add("send", "send a text; returns 0 once it is kept, 75 if it is queued")
+    send.add_argument("chat", metavar="CHAT", help="name or id of the chat")
+    send.add_argument("text", metavar="TEXT", nargs="?", help="the text (default: what comes from standard input)")
+
+    read = add("read", "print new messages, each one once")
+    read.add_argument("chat", metavar="CHAT", nargs="?", help="name or id of a chat (default: all)")
+    read.add_argument("--json", action="store_true", help="one JSON object per line")
+    read.add_argument("--follow", action="store_true", help="go on until interrupted")
+    read.add_argument("--wait", type=_seconds, default=0.0, metavar="SECONDS", help="wait so long for a first message")
+
+    delete = add("delete-account", "delete the account, on the server and here")
+    delete.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _add_server_commands(commands: Any) -> None:
+    def add_data(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the server (default: TAUBE_DATA)")
+
+    serve = _add(commands, "serve", _server("serve"), "run a server; prints `ready URL` once it accepts")
+    add_data(serve)
+    serve.add_argument("--listen", metavar="HOST:PORT", help="where to listen")
+    serve.add_argument("--url", metavar="ORIGIN", help="the origin that links, addresses and logins name")
+    serve.add_argument("--ops", metavar="HOST:PORT", help="health and metrics, on loopback (default: a free port)")
+    serve.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain, PEM")
+    serve.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
+    serve.add_argument("--config", type=Path, metavar="FILE", help="settings, TOML")
+
+    admin = _add(commands, "admin", _server("admin"), "what an operator does")
+    actions = admin.add_subparsers(
+        metavar="ACTION", title="actions", dest="action", required=True, parser_class=_Parser
+    )
+    invite = actions.add_parser("invite", help="make an invitation; prints its link")
+    invite.add_argument("--uses", type=_count, default=1, metavar="N", help="accounts it may make (default: 1)")
+    invite.add_argument("--days", type=_count, default=7, metavar="N", help="days until it expires (default: 7)")
+    revoke = actions.add_parser("revoke", help="end an invitation")
+    revoke.add_argument("link", metavar="LINK")
+    remove = actions.add_parser("remove", help="remove an account and everything of it")
+    remove.add_argument("account", metavar="ACCOUNT")
+    knows = actions.add_parser("knows", help="everything that the server holds about an account")
+    knows.add_argument("account", metavar="ACCOUNT")
+    for parser in (invite, revoke, remove, knows):
+        add_data(parser)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 86_400 * 365:
+        raise ValueError
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1_000_000:
+        raise ValueError
+    return value
+
+
+_seconds.__name__ = "number of seconds"
+_count.__name__ = "whole number above 0"
+
+
+def _silence(stream: Any) -> None:
+    """Point *stream* at nothing, so that the interpreter does not complain when it flushes it at the end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,288 @@
+"""What each client command does: opens the account, calls the SDK, prints what was asked for.
+
+Output for scripts (ids, links, names, JSON) goes to standard output and nothing else does. `cli.py` parsed the options
+and turns errors into sentences; the SDK (`client/account.py`) does the work. Source: docs/sdk.md, "The command line".
+"""
+
+import argparse
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from taube.client.account import Account
+from taube.client.errors import EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, UserError
+from taube.client.events import Message
+from taube.terminal import Terminal, json_line, qr_code, safe_line, safe_text
+
+SEND_TIMEOUT_S: Final = 20.0
+"""How long `taube send` waits until the message is kept, before it says that it is queued."""
+NOT_KEPT: Final = ("queued", "failed")
+
+
+def run(name: str, options: argparse.Namespace, terminal: Terminal) -> int:
+    """Run the client command *name*; returns its exit code."""
+    return asyncio.run(_COMMANDS[name](options, terminal))
+
+
+def home_folder(options: argparse.Namespace) -> Path:
+    """The account's folder: --home, else TAUBE_HOME, else the user's usual place."""
+    if options.home is not None:
+        return Path(options.home).expanduser()
+    named = os.environ.get("TAUBE_HOME")
+    if named:
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "taube" / "home"
+
+
+# ---------------------------------------------------------------- the account
+
+
+async def _join(options: argparse.Namespace, terminal: Terminal) -> int:
+    folder = home_folder(options)
+    passphrase = _new_passphrase(options, terminal)
+    with terminal.progress("making the account"):
+        async with await Account.join(folder, options.link, name=options.name, passphrase=passphrase) as me:
+            account = me.id
+    terminal.line(account)
+    terminal.hint("This is your account. `taube me` shows the link that others add you by.")
+    return 0
+
+
+async def _me(options: argparse.Namespace, terminal: Terminal) -> int:
+    if options.knows:
+        return await _knows(options, terminal)
+    async with _open(options, terminal, live=False) as me:
+        link = me.contact_link()
+        if options.json:
+            terminal.line(json_line({"id": me.id, "name": me.name, "server": me.server, "contact_link": link}))
+            return 0
+        terminal.line(f"name          {terminal.bold(safe_line(me.name))}")
+        terminal.line(f"server        {safe_line(me.server)}")
+        terminal.line(f"id            {me.id}")
+        terminal.line(f"contact link  {link}")
+    if terminal.is_out_terminal and not terminal.plain:
+        terminal.line()
+        terminal.line(qr_code(link))
+    return 0
+
+
+async def _knows(options: argparse.Namespace, terminal: Terminal) -> int:
+    async with _open(options, terminal) as me:
+        with terminal.progress("asking the server"):
+            facts = await me.knows()
+    for fact in facts:
+        if options.json:
+            terminal.line(json_line({"entry": fact.entry, "value": fact.value}))
+        else:
+            terminal.line(f"{terminal.bold(safe_line(fact.entry))}: {safe_line(fact.value)}")
+    return 0
+
+
+async def _delete_account(options: argparse.Namespace, terminal: Terminal) -> int:
+    async with _open(options, terminal) as me:
+        if terminal.can_ask and not options.yes:
+            name = safe_line(me.name)
+            answer = terminal.ask(f"Delete the account “{name}” for ever, with all messages here? Type its name:")
+            if safe_line(answer) != name:
+                raise UserError("Nothing was deleted.", EX_USAGE)
+        with terminal.progress("deleting the account"):
+            await me.delete()
+    terminal.hint("The account is gone.")
+    return 0
+
+
+# ---------------------------------------------------------------- chats
+
+
+async def _add(options: argparse.Namespace, terminal: Terminal) -> int:
+    async with _open(options, terminal) as me:
+        with terminal.progress("starting the chat"):
+            chat = await me.add(options.link)
+            await me.wait_settled(SEND_TIMEOUT_S)
+    terminal.line(safe_line(chat.name))
+    return 0
+
+
+async def _chats(options: argparse.Namespace, terminal: Terminal) -> int:
+    async with _open(options, terminal, live=False) as me:
+        for chat in me.chats():
+            last_at = _iso(chat.last_at_ms) if chat.last_at_ms else None
+            if options.json:
+                record: dict[str, object] = {"chat": chat.id, "name": chat.name, "kind": chat.kind}
+                record |= {"state": chat.state, "unread": chat.unread, "last_at": last_at}
+                terminal.line(json_line(record))
+                continue
+            notes = [chat.state] if chat.state != "open" else []
+            notes += [f"{chat.unread} unread"] if chat.unread else []
+            name = terminal.colour_of(safe_line(chat.name))
+            when = _local(chat.last_at_ms) if chat.last_at_ms else "–"
+            terminal.line("  ".join([name, terminal.dim(when), *notes]))
+    return 0
+
+
+async def _accept(options: argparse.Namespace, terminal: Terminal) -> int:
+    async with _open(options, terminal) as me:
+        chat = me.chat(options.chat)
+        await chat.accept()
+        await me.wait_settled(SEND_TIMEOUT_S)
+    terminal.hint(f"You and {safe_line(chat.name)} can write to each other now.")
+    return 0
+
+
+async def _block(options: argparse.Namespace, terminal: Terminal) -> int:
+    async with _open(options, terminal) as me:
+        chat = me.chat(options.chat)
+        with terminal.progress("revoking the address"):
+            await chat.block()
+    terminal.hint(f"Nothing from {safe_line(chat.name)} arrives any more.")
+    return 0
+
+
+async def _verify(options: argparse.Namespace, terminal: Terminal) -> int:
+    async with _open(options, terminal, live=False) as me:
+        chat = me.chat(options.chat)
+        number = "".join((await chat.verify()).split())
+        name = safe_line(chat.name)
+    groups = [number[start : start + 5] for start in range(0, len(number), 5)]
+    for start in range(0, len(groups), 4):
+        terminal.line(terminal.bold(" ".join(groups[start : start + 4])))
+    terminal.hint(
+        f"Compare it with {name} by voice or side by side: the same number there means that nobody stands in between; "
+        "another one means that you are not writing to each other."
+    )
+    return 0
+
+
+# ---------------------------------------------------------------- messages
+
+
+async def _send(options: argparse.Namespace, terminal: Terminal) -> int:
+    text = options.text if options.text is not None else _text_from_input(terminal)
+    if not text.strip():
+        raise UserError("There is no text to send: give it behind the chat, or on standard input.", EX_DATAERR)
+    async with _open(options, terminal) as me:
+        chat = me.chat(options.chat)
+        with terminal.progress("sending"):
+            message = await chat.send_text(_as_unicode(text))
+            state = await me.settle(message, SEND_TIMEOUT_S)
+        if state not in NOT_KEPT:
+            return 0
+        if state == "failed":
+            raise UserError(f"{safe_line(chat.name)} cannot be reached any more: the message was not delivered.", 69)
+        reason = getattr(me, "last_problem", "") or "the server is not there"
+    terminal.warn(f"The message is queued and goes out the next time Taube runs ({reason.rstrip('.')}).")
+    return EX_TEMPFAIL
+
+
+def _text_from_input(terminal: Terminal) -> str:
+    terminal.hint("Write the text; Ctrl-D ends it.") if terminal.can_ask else None
+    return terminal.inp.read().removesuffix("\n")
+
+
+def _as_unicode(text: str) -> str:
+    """*text* as it was typed, or an error if the terminal's bytes were no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError("The text is not valid UTF-8.", EX_DATAERR) from None
+    return text
+
+
+async def _read(options: argparse.Namespace, terminal: Terminal) -> int:
+    async with _open(options, terminal) as me:
+        chat = me.chat(options.chat) if options.chat is not None else None
+        show = _print_json if options.json else _print_message
+        async for batch in me.read(chat, wait_s=options.wait, follow=options.follow):
+            for message in batch:
+                show(message, terminal)
+            terminal.out.flush()
+    return 0
+
+
+def _print_json(message: Message, terminal: Terminal) -> None:
+    record: dict[str, object] = {"id": message.id, "chat": message.chat, "from": message.sender}
+    record |= {"sent_at": _iso(message.sent_at_ms), "kind": message.kind, "text": message.text}
+    terminal.line(json_line(record))
+
+
+def _print_message(message: Message, terminal: Terminal) -> None:
+    sender, chat = safe_line(message.sender), safe_line(message.chat_name)
+    where = sender if chat in (sender, "") else f"{chat} · {sender}"
+    when = terminal.dim(_local(message.sent_at_ms))
+    text = safe_text(message.text, "    ")
+    terminal.line(f"{when}  {terminal.colour_of(where)}  {terminal.dim(text) if message.kind != 'text' else text}")
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def _open(options: argparse.Namespace, terminal: Terminal, live: bool = True) -> Account:
+    folder = home_folder(options)
+    return Account.open(folder, passphrase=_passphrase(folder, terminal), live=live)
+
+
+def _passphrase(folder: Path, terminal: Terminal) -> str | None:
+    """The passphrase of a home that needs one; None if it has a key file, or is not there at all."""
+    if (folder / "key").exists() or not (folder / "taube.db").exists():
+        return None
+    given = _passphrase_from_file()
+    if given is not None:
+        return given
+    if terminal.can_ask:
+        return terminal.ask_secret("Passphrase:")
+    raise UserError(f"{folder} is protected by a passphrase: name its file in TAUBE_PASSPHRASE_FILE.", EX_NOPERM)
+
+
+def _new_passphrase(options: argparse.Namespace, terminal: Terminal) -> str | None:
+    """The passphrase for a new home, or None for a key file."""
+    given = _passphrase_from_file()
+    if given is not None or not options.passphrase:
+        return given
+    if not terminal.can_ask:
+        raise UserError("There is nobody to ask for a passphrase: name its file in TAUBE_PASSPHRASE_FILE.", EX_USAGE)
+    first = terminal.ask_secret("New passphrase:")
+    if not first or first != terminal.ask_secret("The same again:"):
+        raise UserError("The two passphrases differ, or are empty: nothing was made.", EX_DATAERR)
+    return first
+
+
+def _passphrase_from_file() -> str | None:
+    name = os.environ.get("TAUBE_PASSPHRASE_FILE")
+    if not name:
+        return None
+    lines = Path(name).expanduser().read_text(encoding="utf-8").splitlines()
+    if not lines or not lines[0]:
+        raise UserError(f"The first line of {name} is empty: it should be the passphrase.", EX_DATAERR)
+    return lines[0]
+
+
+def _iso(time_ms: int) -> str:
+    moment = datetime.fromtimestamp(_sane(time_ms) / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _local(time_ms: int) -> str:
+    return datetime.fromtimestamp(_sane(time_ms) / 1000).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _sane(time_ms: int) -> int:
+    """A sender's clock may say anything up to 2^53 ms; calendars end with the year 9999."""
+    return min(max(time_ms, 0), 253_402_214_400_000)
+
+
+_COMMANDS: Final[dict[str, Callable[[argparse.Namespace, Terminal], Coroutine[None, None, int]]]] = {
+    "join": _join,
+    "me": _me,
+    "add": _add,
+    "chats": _chats,
+    "accept": _accept,
+    "block": _block,
+    "verify": _verify,
+    "send": _send,
+    "read": _read,
+    "delete-account": _delete_account,
+}
