@@ -1,0 +1,50 @@
+# make          says what there is
+# make setup    installs what Taube needs into .venv/, nothing else
+# make run      starts a server and an echo contact here, and says what to type to write to it
+# make test     everything that CI runs: format, lint, types and tests (under 10 minutes on 2 cores)
+# make check    the same without the tests that start real servers (about a minute)
+# make test-slow   the long random runs, before anything is called done
+# make docs     writes the generated tables and vectors anew
+# make lock     writes the locked requirements anew (needs uv)
+# make clean    removes what can be made again (.venv/, caches, the server of make run)
+
+.POSIX:
+.PHONY: help setup dev run test check test-slow docs lock clean lint
+
+BIN = .venv/bin
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup:
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh run
+
+dev:
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh dev
+
+run: setup
+	@$(BIN)/python scripts/run.py
+
+lint: dev
+	@echo "Format …" && $(BIN)/ruff format --check --quiet . || { echo "Run: $(BIN)/ruff format ."; exit 1; }
+	@echo "Lint …" && $(BIN)/ruff check --quiet .
+	@echo "Types …" && $(BIN)/mypy --no-error-summary
+
+test: lint
+	@echo "Tests …" && $(BIN)/python -m pytest -n 2
+
+check: lint
+	@echo "Fast tests …" && $(BIN)/python -m pytest -n 2 --ignore tests/story
+
+test-slow: lint
+	@echo "All tests, the long random ones too …" && TAUBE_HYPOTHESIS=slow $(BIN)/python -m pytest -n 2 --slow --timeout 3600
+
+docs: dev
+	@$(BIN)/python scripts/generate_vectors.py
+	@$(BIN)/python scripts/generate_docs.py
+
+lock:
+	@sh scripts/lock.sh
+
+clean:
+	rm -rf .venv .taube .mypy_cache .ruff_cache .pytest_cache .hypothesis

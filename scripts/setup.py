@@ -1,0 +1,165 @@
+"""Puts what Taube needs into `.venv/`, from the locks under requirements/, and does nothing when nothing changed.
+
+    python scripts/setup.py run     what the server and the command line need
+    python scripts/setup.py dev     and what the tests need
+
+Standard library only. It asks nothing, shows progress on a terminal, and says in one sentence what is missing.
+"""
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+LOG = VENV / "setup.log"
+LOCKS = {"run": ["run.txt"], "dev": ["run.txt", "dev.txt"]}
+
+
+class SetupFailed(Exception):
+    """The sentence for the user."""
+
+
+def fingerprint(level: str) -> str:
+    """Changes whenever set-up has something to do: other locks, another Python, a checkout that was moved."""
+    parts = [sys.version, str(ROOT), (ROOT / "pyproject.toml").read_text()]
+    parts += [(ROOT / "requirements" / name).read_text() for name in locks(level)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def locks(level: str) -> list[str]:
+    """The lock files of a level, and Node's for the tests where the machine has no Node."""
+    return LOCKS[level] + (["node.txt"] if level == "dev" and shutil.which("node") is None else [])
+
+
+def is_done(level: str) -> bool:
+    """Whether an earlier set-up of this level, or of a higher one, still holds."""
+    if not PYTHON.exists():
+        return False
+    stamps = (VENV / f"taube-{name}.stamp" for name in ("run", "dev") if name == level or name == "dev")
+    wanted = {fingerprint("run"), fingerprint("dev")} if level == "run" else {fingerprint("dev")}
+    return any(stamp.exists() and stamp.read_text() in wanted for stamp in stamps)
+
+
+def make_environment() -> None:
+    """An empty virtual environment, unless a working one stands there."""
+    if PYTHON.exists() and subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True).returncode == 0:
+        return
+    if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
+        raise SetupFailed(
+            "This Python has no venv module: install it (Debian, Ubuntu: sudo apt install python3-venv), run make again."
+        )
+    say("Making a virtual environment in .venv …")
+    made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], capture_output=True, text=True)
+    if made.returncode != 0:
+        reason = (made.stdout + made.stderr).strip().splitlines()
+        raise SetupFailed(f"The virtual environment could not be made: {reason[-1] if reason else 'no reason given'}.")
+
+
+def install(names: list[str]) -> None:
+    """Install the locks *names* and the checkout itself."""
+    total = sum(line.count("==") for name in names for line in read(name).splitlines())
+    say(f"Installing {total} packages into .venv (the first time this takes about a minute) …")
+    files = [argument for name in names for argument in ("-r", f"requirements/{name}")]
+    pip(["--require-hashes", "--only-binary", ":all:", *files], total)
+    pip(["--no-build-isolation", "--no-deps", "--editable", "."], 0)
+
+
+def read(name: str) -> str:
+    """A lock file."""
+    return (ROOT / "requirements" / name).read_text()
+
+
+def pip(arguments: list[str], total: int) -> None:
+    """Run `pip install`, showing how far it is on a terminal and keeping its output in the log."""
+    environment = dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1")
+    command = [str(PYTHON), "-m", "pip", "install", "--progress-bar", "off", *arguments]
+    output: list[str] = []
+    count = 0
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            output.append(line)
+            if total and line.startswith(("Collecting ", "Requirement already satisfied: ")):
+                count += 1
+                progress(f"  {min(count, total)} of {total}: {line.split(': ')[-1].split()[-1].split('==')[0]}")
+            elif total and line.startswith("Installing collected"):
+                progress("  unpacking …")
+    progress("")
+    with LOG.open("a") as log:
+        log.writelines(output)
+    if process.returncode != 0:
+        raise SetupFailed(explain("".join(output)))
+
+
+def explain(output: str) -> str:
+    """One sentence for what pip said."""
+    signs = ("NewConnectionError", "name resolution", "Max retries", "ConnectTimeout", "ReadTimeout", "ProxyError")
+    if any(sign in output for sign in signs):
+        return "The packages could not be fetched: check that this machine reaches the internet, then run make again."
+    if "No space left" in output:
+        return "The disk is full: free about 500 MB and run make again."
+    if "THESE PACKAGES DO NOT MATCH THE HASHES" in output:
+        return "A package that was fetched is not the one that the lock names: do not use it; tell the project."
+    if "No matching distribution" in output:
+        return (
+            "A package has no ready-made build for this machine: "
+            "Taube runs on Linux (x86-64, ARM64) and on Macs with Apple silicon, with Python 3.11 to 3.13. "
+            "The whole output is in .venv/setup.log."
+        )
+    errors = [line for line in output.splitlines() if line.startswith("ERROR")]
+    return f"{errors[-1] if errors else 'pip failed'} (the whole output is in .venv/setup.log)"
+
+
+def say(text: str) -> None:
+    """A line of what is being done."""
+    print(text, flush=True)
+
+
+def progress(text: str) -> None:
+    """Replace the line that shows progress; nothing where output is no terminal."""
+    if sys.stdout.isatty():
+        print(f"\r\x1b[K{text}", end="", flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Set up the level named; 0 if all is there."""
+    if len(arguments) != 1 or arguments[0] not in LOCKS:
+        print("usage: setup.py run|dev", file=sys.stderr)
+        return 64
+    level = arguments[0]
+    guard = os.open(ROOT / "requirements", os.O_RDONLY)
+    fcntl.flock(guard, fcntl.LOCK_EX)
+    try:
+        if is_done(level):
+            return 0
+        make_environment()
+        LOG.unlink(missing_ok=True)
+        install(locks(level))
+        (VENV / f"taube-{level}.stamp").write_text(fingerprint(level))
+        say("Everything is installed.")
+    except SetupFailed as failure:
+        print(failure, file=sys.stderr)
+        return 69
+    except OSError as failure:
+        print(f"Set-up could not write here: {failure.strerror} ({failure.filename}).", file=sys.stderr)
+        return 73
+    finally:
+        os.close(guard)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("\nStopped; running make again goes on from here.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,12 @@
+#!/bin/sh
+# Finds a Python that is new enough and lets it do the rest (scripts/setup.py). Usage: sh scripts/setup.sh run|dev
+set -u
+cd "$(dirname "$0")/.." || exit 1
+for python in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 python3.14; do
+    [ -n "$python" ] && command -v "$python" >/dev/null 2>&1 || continue
+    if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+        exec "$python" scripts/setup.py "$@"
+    fi
+done
+echo "Taube needs Python 3.11 or newer, and none was found: install it and run make again, or name it: make PYTHON=/path/to/python3 setup" >&2
+exit 69
