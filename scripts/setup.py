@@ -53,7 +53,7 @@ def make_environment() -> None:
         return
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
         raise SetupFailed(
-            "This Python has no venv module: install it (Debian, Ubuntu: sudo apt install python3-venv), run make again."
+            "This Python lacks venv: install it (Debian, Ubuntu: sudo apt install python3-venv) and run make again."
         )
     say("Making a virtual environment in .venv …")
     made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], capture_output=True, text=True)
