@@ -1,0 +1,130 @@
+"""Every fact that the server may hold, named once, with where it lies and how long.
+
+Table columns, metrics, log fields and answers to "what the server knows" refer to an entry of this file;
+tests/test_ledger.py fails when one does not. Adding an entry is a decision about people, not a detail: it moves
+docs/privacy-ledger.md, which `render_ledger` generates from here, and usually the threat model.
+
+This file knows no engine and no column names; the stores name the entry beside each column.
+Source: DESIGN.md §3, docs/privacy-ledger.md.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One kind of fact: its name (stable, shown to people), what it is, where it lies and how long it is kept."""
+
+    name: str
+    fact: str
+    where: str
+    how_long: str
+    about_a_person: bool = True
+
+
+ACCOUNT: Final = Entry(
+    "account",
+    "account id, genesis statement, signed device list (public keys) and its counter",
+    "directory",
+    "until deleted, or 12 months unused (operator's choice)",
+)
+ACCOUNT_MONTHS: Final = Entry(
+    "account months",
+    "month of creation, month last used",
+    "directory",
+    "until the account is deleted",
+)
+DEVICE: Final = Entry(
+    "device",
+    "which mailbox belongs to which device (device id, login key, mailbox id, whether it was asked for new addresses)",
+    "directory",
+    "until replaced or deleted",
+)
+KEY_PACKAGE: Final = Entry(
+    "key packages",
+    "key packages (public keys), their suite and the day they lapse",
+    "directory",
+    "until claimed, replaced or expired (84 days)",
+)
+INVITATION: Final = Entry(
+    "invitation",
+    "SHA-256 of an invitation, uses left, expiry",
+    "directory",
+    "until 30 days after its expiry, so that who follows an old link is told why it fails",
+)
+ENVELOPE: Final = Entry(
+    "envelope",
+    "envelope (ciphertext, padded), serial of the address, place in the queue, arrival hour",
+    "mailbox",
+    "until acknowledged, at most 30 days",
+)
+REVOKED_SERIAL: Final = Entry(
+    "revoked addresses",
+    "revoked address serials of a mailbox",
+    "mailbox",
+    "while the mailbox id lives",
+)
+GATE: Final = Entry(
+    "gate",
+    "gate: name, value (ciphertext) and the day it was claimed; nothing tells whose it is or which belong together",
+    "gates",
+    "45 days",
+)
+SOURCE: Final = Entry(
+    "network address",
+    "network address of a connection, for limits",
+    "memory only",
+    "at most 10 minutes after it was last counted",
+)
+BUDGET: Final = Entry(
+    "budgets",
+    "how much of a limit a device, an address serial or a connection has used",
+    "memory only",
+    "until the budget is full again, at most one day",
+)
+LIVE_CONNECTION: Final = Entry(
+    "live connection",
+    "which connection serves which mailbox now, and the envelopes under way on it",
+    "memory only",
+    "while the connection lives",
+)
+SERVER: Final = Entry(
+    "server",
+    "the server's own keys, its origin, generation, clock and schema version",
+    "server",
+    "while the server lives",
+    about_a_person=False,
+)
+OPERATION: Final = Entry(
+    "operation",
+    "counts, sums and durations over everyone, and events of the server itself, never of a person",
+    "metrics, logs",
+    "as long as the operator keeps them",
+    about_a_person=False,
+)
+
+LEDGER: Final[dict[str, Entry]] = {entry.name: entry for entry in list(globals().values()) if isinstance(entry, Entry)}
+"""All entries by name, in the order in which they are told."""
+
+
+def render_ledger() -> str:
+    """The whole of docs/privacy-ledger.md, generated."""
+    lines = [
+        "# Privacy ledger",
+        "",
+        "*Generated from `src/taube/server/ledger.py`; change it there.*",
+        "",
+        "Everything that a Taube server may hold. Nothing else: no names, no contacts, no groups, no senders, no",
+        "stored network addresses, no last-seen, no log line or metric of a person. Each column of its tables, each",
+        "metric and each field of its logs names its entry in the code, and tests fail when one does not.",
+        "`taube admin knows` gives an operator, and a person's own client gives that person, the same facts filled in.",
+        "",
+        "| entry | fact | where | how long | about a person |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {each.name} | {each.fact} | {each.where} | {each.how_long} | {'yes' if each.about_a_person else 'no'} |"
+        for each in LEDGER.values()
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,315 @@
+"""What the services need from outside, declared by those who use it: stores, live connections, time, chance, metrics.
+
+Two kinds of store access, because they have two kinds of load:
+
+- *Tables* (accounts, devices, invitations, key packages, gates): a service is a plain function over `Tables`; the
+  caller hands the store a job that calls it. `Store.write` runs the job in one transaction of the store's own
+  choosing (a savepoint within a group commit) and reports the outcome only after it is durable. A job that raises
+  leaves nothing.
+- *Envelopes*: `EnvelopeStore` takes everything of one event-loop turn at once, and answers after the group commit.
+
+Every callback is called on the event loop, once, in the order of the calls within its kind. Nothing here waits.
+Source: docs/protocol/delivery.md; STYLE.md §3.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, NewType, Protocol, TypeVar
+
+from taube.wire.errors import WireError
+from taube.wire.messages import AccountId, DeviceId, GateName, Serial
+
+T = TypeVar("T")
+
+MailboxId = NewType("MailboxId", bytes)
+"""16 random bytes; sealed into addresses; a renewed mailbox gets another."""
+QueueNumber = NewType("QueueNumber", int)
+"""The store's own number of a device's queue: 1 .. 2^31-1, never used again, unchanged when the mailbox id is renewed.
+"""
+
+Random = Callable[[int], bytes]
+"""So many bytes from the system's random source."""
+Verify = Callable[[bytes, bytes, bytes], bool]
+"""(Ed25519 public key, signature, message) -> whether the signature is good. Never raises for bytes of any length."""
+
+Outcome = Callable[[Any, WireError | None], None]
+"""(result, None) after success, (None, error) after failure."""
+
+
+class Clock(Protocol):
+    """Three readings of time. Only `app` and tests make one."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back; meaningless between runs."""
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970 as the machine believes."""
+
+    def guarded_ms(self) -> int:
+        """Milliseconds since 1970 by the guarded clock, which alone may expire anything (see clock.py)."""
+
+
+class Metrics(Protocol):
+    """Counts of what the server does; names and labels are catalogued in ops/observe.py, each with its ledger entry."""
+
+    def count(self, name: str, amount: float = 1, reason: str = "") -> None:
+        """Add to a counter; *reason* is one of a small fixed set."""
+
+    def gauge(self, name: str, value: float) -> None:
+        """Set what is true now."""
+
+    def observe(self, name: str, value: float) -> None:
+        """Add one measurement, in the unit of the metric's name."""
+
+
+# ---------------------------------------------------------------- rows
+
+
+class AccountRow(NamedTuple):
+    """An account. Months are year * 100 + month."""
+
+    account: AccountId
+    genesis: bytes
+    device_list: bytes
+    counter: int
+    created_month: int
+    used_month: int
+
+
+class DeviceRow(NamedTuple):
+    """A device and its mailbox. *remint*: the mailbox was renewed and the device has not minted since."""
+
+    queue: QueueNumber
+    account: AccountId
+    device: DeviceId
+    login_key: bytes
+    mailbox: MailboxId
+    remint: bool
+
+
+class InvitationRow(NamedTuple):
+    """An invitation by its SHA-256."""
+
+    hash: bytes
+    uses_left: int
+    expires_at_ms: int
+
+
+class MailboxRow(NamedTuple):
+    """What an engine tells of one mailbox: its queue, the highest place in it, what lies there by serial, what is
+    revoked.
+    """
+
+    queue: QueueNumber
+    top: int
+    held: dict[bytes, tuple[int, int]]
+    """serial -> (envelopes, bytes of their bodies)"""
+    revoked: frozenset[bytes]
+
+
+class StoredEnvelope(NamedTuple):
+    """An envelope read back from a queue."""
+
+    sequence: int
+    """Place in the queue, 1 .. 2^32-1: rises by at least one with each."""
+    serial: Serial
+    body: bytes
+
+
+class EnvelopeRow(NamedTuple):
+    """An envelope to be kept; *hour* is guarded hours since 1970."""
+
+    queue: QueueNumber
+    sequence: int
+    serial: Serial
+    hour: int
+    body: bytes
+
+
+# ---------------------------------------------------------------- tables, inside one transaction
+
+
+class Accounts(Protocol):
+    """Accounts and their devices."""
+
+    def account(self, account: AccountId) -> AccountRow | None: ...
+    def add_account(self, row: AccountRow) -> None: ...
+    def replace_list(self, account: AccountId, device_list: bytes, counter: int) -> None: ...
+    def touch_account(self, account: AccountId, month: int) -> None: ...
+    def remove_account(self, account: AccountId) -> None:
+        """Forget the account row; its devices are removed one by one before."""
+
+    def unused_accounts(self, before_month: int, limit: int) -> list[AccountId]: ...
+    def device(self, account: AccountId, device: DeviceId) -> DeviceRow | None: ...
+    def devices(self, account: AccountId) -> list[DeviceRow]: ...
+    def device_at(self, mailbox: MailboxId) -> DeviceRow | None: ...
+    def device_of(self, queue: QueueNumber) -> DeviceRow | None: ...
+    def add_device(self, account: AccountId, device: DeviceId, login_key: bytes, mailbox: MailboxId) -> DeviceRow: ...
+    def remove_device(self, queue: QueueNumber) -> None:
+        """Forget the device with its envelopes, key packages and revoked serials."""
+
+    def waiting(self, queue: QueueNumber) -> tuple[int, int]:
+        """(envelopes, bytes of their bodies) that wait in the queue."""
+
+
+class Revocations(Protocol):
+    """Revoked serials of mailboxes, and the renewal of a mailbox id."""
+
+    def revoke(self, queue: QueueNumber, serial: bytes) -> None: ...
+    def is_revoked(self, queue: QueueNumber, serial: bytes) -> bool: ...
+    def revoked_count(self, queue: QueueNumber) -> int: ...
+    def device_at(self, mailbox: MailboxId) -> DeviceRow | None: ...
+    def renew_mailbox(self, queue: QueueNumber, mailbox: MailboxId) -> None:
+        """Give the queue a new mailbox id, forget its revoked serials, set remint."""
+
+    def clear_remint(self, queue: QueueNumber) -> None: ...
+
+
+class Invitations(Protocol):
+    """Invitations by their hash."""
+
+    def invitation(self, hash: bytes) -> InvitationRow | None: ...
+    def add_invitation(self, row: InvitationRow) -> None: ...
+    def use_invitation(self, hash: bytes) -> None:
+        """One use less."""
+
+    def remove_invitation(self, hash: bytes) -> bool: ...
+    def expire_invitations(self, before_ms: int) -> int: ...
+
+
+class KeyPackages(Protocol):
+    """Key packages by queue and suite. Days are guarded days since 1970; a package lapses on its day."""
+
+    def packages_left(self, queue: QueueNumber, suite: int) -> int:
+        """One-time packages that wait."""
+
+    def last_resorts(self, queue: QueueNumber) -> list[int]:
+        """Suites that have a last resort, rising."""
+
+    def add_packages(self, queue: QueueNumber, suite: int, packages: Sequence[bytes], day: int) -> None: ...
+    def clear_packages(self, queue: QueueNumber, suite: int) -> None: ...
+    def set_last_resort(self, queue: QueueNumber, suite: int, package: bytes, day: int) -> None: ...
+    def claim_package(self, queue: QueueNumber, suite: int) -> bytes | None:
+        """The oldest one-time package, which is thereby gone; else the last resort, which stays; else None."""
+
+    def expire_packages(self, before_day: int) -> int: ...
+
+
+class Gates(Protocol):
+    """Write-once registers."""
+
+    def claim_gate(self, name: GateName, value: bytes, day: int) -> bytes:
+        """The value that stands in the gate now: *value* if nobody was first."""
+
+    def read_gate(self, name: GateName) -> bytes | None: ...
+    def expire_gates(self, before_day: int) -> int: ...
+
+
+class Facts(Protocol):
+    """The server's own facts: generation, address keys, guarded clock."""
+
+    def fact(self, name: str) -> bytes | None: ...
+    def set_fact(self, name: str, value: bytes) -> None: ...
+    def facts(self, prefix: str) -> dict[str, bytes]: ...
+
+
+class Expiry(Protocol):
+    """What the hourly expiry does to queues."""
+
+    def expire_envelopes(self, before_hour: int, limit: int) -> list[tuple[QueueNumber, int]]:
+        """Delete at most *limit* envelopes that arrived before that hour; (queue, how many), empty when none left."""
+
+
+class Tables(Accounts, Revocations, Invitations, KeyPackages, Gates, Facts, Expiry, Protocol):
+    """All tables inside one transaction; a job gets it, uses it synchronously, and keeps nothing of it."""
+
+
+class TableStore(Protocol):
+    """Runs jobs over the tables, off the event loop."""
+
+    def write(self, job: Callable[[Tables], Any], done: Outcome) -> None:
+        """Run *job* in a transaction; *done* after it is durable.
+
+        A WireError that the job raises undoes the job and reaches *done*; any other exception reaches it as INTERNAL
+        (and is logged once); a failing disk as STORAGE; a full queue, at once, as BUSY.
+        """
+
+    def read(self, job: Callable[[Tables], Any], done: Outcome) -> None:
+        """Run *job* over what is committed; it must not write. Same errors."""
+
+
+# ---------------------------------------------------------------- envelopes
+
+
+class EnvelopeStore(Protocol):
+    """Queues of envelopes, in batches."""
+
+    def backlog_bytes(self) -> int:
+        """Bytes handed over and not yet durable: the caller refuses (BUSY) above its bound."""
+
+    def submit(
+        self, rows: Sequence[EnvelopeRow], deletes: Iterable[tuple[QueueNumber, int]], done: Callable[[bool], None]
+    ) -> None:
+        """Keep *rows* and forget every envelope of a queue up to (inclusive) a sequence; rows first.
+
+        *done(True)* once durable, *done(False)* when none of the rows was kept. Calls complete in order. Deletes that
+        could not be written are tried again with a later batch; calls without rows may wait a little for company.
+        """
+
+    def load(self, mailboxes: Sequence[MailboxId], done: Callable[[list[MailboxRow | None] | None], None]) -> None:
+        """State of each mailbox (None: there is no such mailbox), or None for all when the store failed."""
+
+    def fetch(
+        self,
+        queue: QueueNumber,
+        after: int,
+        count: int,
+        size_bytes: int,
+        done: Callable[[list[StoredEnvelope] | None, bool], None],
+    ) -> None:
+        """The next envelopes of a queue after a sequence, in order: at most *count*, and so many that they hold at most
+        *size_bytes* (but at least one).
+
+        *done(envelopes, more)*; not *more*: nothing else was committed when it was read. None when the store failed.
+        """
+
+
+class Store(TableStore, EnvelopeStore, Protocol):
+    """An engine: everything above, and its end."""
+
+    def close(self) -> None:
+        """Finish what was handed over, make it durable, release files. Blocks; call it once, last."""
+
+
+# ---------------------------------------------------------------- connections
+
+
+class Link(Protocol):
+    """A live device connection as the mailboxes see it (implemented by gateway/connection.py).
+
+    Hashable by identity. Nothing here waits, raises, or calls back into the mailboxes before it returns.
+    """
+
+    def deliver(self, number: int, serial: bytes, body: bytes) -> None:
+        """Send a Deliver event. Number 0 is ephemeral: drop it if anything waits in the connection's own buffer."""
+
+    def caught_up(self, upto: int) -> None:
+        """Send CaughtUp."""
+
+    def replaced(self) -> None:
+        """Send Replaced and close: a newer connection of the device took over."""
+
+    def ended(self) -> None:
+        """Send Failed(0, DEVICE_REVOKED) and close: the device was revoked or the account deleted."""
+
+    def unavailable(self) -> None:
+        """Send Failed(0, STORAGE) and close: the mailbox cannot be read at the moment."""
+
+
+class Sender(Protocol):
+    """Whoever waits for the answer to a Send (a connection)."""
+
+    def sent(self, request: int, statuses: bytes) -> None:
+        """Send Sent. Called once; may come after the connection closed, and is then dropped."""
+
+    def send_failed(self, request: int, error: WireError) -> None:
+        """Send Failed instead: nothing of the Send was kept."""

@@ -1,0 +1,95 @@
+"""The server's own identity in its store: generation, address keys and their retirement, guarded clock.
+
+Facts are small values under a name; this file is the only one that knows their forms. It makes what is missing at a
+first start, rotates address keys, and tells which of them still open. Source: docs/protocol/delivery.md, DEL-02,
+DEL-03, DEL-20.
+"""
+
+import struct
+from typing import Final, NamedTuple
+
+from taube.server import clock
+from taube.server.ports import Facts, Random
+
+GENERATION: Final = "generation"
+CURRENT_KEY: Final = "address key"
+KEY_PREFIX: Final = "address key "
+KEY_BYTES: Final = 64
+RETIRED_DAYS: Final = 396
+"""A retired address key goes on opening for 13 months."""
+
+
+class Identity(NamedTuple):
+    """What a server is, as its store remembers."""
+
+    generation: bytes
+    """16 bytes: new when the server was restored from a backup."""
+    current_key: int
+    address_keys: dict[int, bytes]
+    """Version -> 64 bytes, those that still open."""
+
+
+def establish(tables: Facts, random: Random, now_ms: int) -> Identity:
+    """The identity in the store; made at the first start. Forgets address keys that were retired too long ago."""
+    generation = tables.fact(GENERATION)
+    if generation is None:
+        generation = random(16)
+        tables.set_fact(GENERATION, generation)
+    if tables.fact(CURRENT_KEY) is None:
+        rotate(tables, random, now_ms)
+    return _read(tables, generation, now_ms)
+
+
+def rotate(tables: Facts, random: Random, now_ms: int) -> int:
+    """Seal with a new address key from the next start or reload on; the version of the new key.
+
+    Versions go round 0 .. 255; one that still opens is never taken again (LookupError after 256 rotations in 13
+    months).
+    """
+    before = tables.fact(CURRENT_KEY)
+    version = 0
+    if before is not None:
+        old = before[0]
+        key = tables.fact(f"{KEY_PREFIX}{old}")
+        assert key is not None
+        tables.set_fact(f"{KEY_PREFIX}{old}", struct.pack(">Q", now_ms) + key[8:])
+        version = next(
+            (each % 256 for each in range(old + 1, old + 256) if not tables.fact(f"{KEY_PREFIX}{each % 256}")), -1
+        )
+        if version < 0:
+            raise LookupError("every version of address keys is in use")
+    tables.set_fact(f"{KEY_PREFIX}{version}", bytes(8) + random(KEY_BYTES))
+    tables.set_fact(CURRENT_KEY, bytes([version]))
+    return version
+
+
+def renew_generation(tables: Facts, random: Random) -> None:
+    """The store was restored from a backup: clients claim again the gates that it may have forgotten."""
+    tables.set_fact(GENERATION, random(16))
+
+
+def _read(tables: Facts, generation: bytes, now_ms: int) -> Identity:
+    current = tables.fact(CURRENT_KEY)
+    assert current is not None
+    keys: dict[int, bytes] = {}
+    for name, value in tables.facts(KEY_PREFIX).items():
+        (retired_ms,) = struct.unpack(">Q", value[:8])
+        if len(value) != 8 + KEY_BYTES:
+            continue
+        if retired_ms and retired_ms + RETIRED_DAYS * clock.DAY_MS < now_ms:
+            tables.set_fact(name, b"")
+        else:
+            keys[int(name.removeprefix(KEY_PREFIX))] = value[8:]
+    return Identity(generation, current[0], keys)
+
+
+def start_clock(tables: Facts, wall_ms: int, monotonic: float) -> clock.GuardedClock:
+    """The guarded clock at a start, written back at once so that repeated starts cannot each gain a day unnoticed."""
+    started = clock.start(tables.fact(clock.FACT) or None, wall_ms, monotonic)
+    tables.set_fact(clock.FACT, clock.save(started, monotonic))
+    return started
+
+
+def save_clock(tables: Facts, guarded: clock.GuardedClock, monotonic: float) -> None:
+    """Remember how far the guarded clock has come (hourly, and at the end)."""
+    tables.set_fact(clock.FACT, clock.save(guarded, monotonic))
