@@ -21,6 +21,7 @@ from taube.client.transport import (
     make_ssl_context,
     socket_url,
 )
+from taube.testing import make_certificate
 from taube.wire.errors import ADDRESS_GONE, LOGIN_REFUSED, RATE_LIMITED, REPLACED, WireError
 from taube.wire.messages import (
     Acknowledge,
@@ -37,7 +38,7 @@ from taube.wire.messages import (
     ReadGate,
     Replaced,
 )
-from tests.client.tiny_server import NONCE, TinyServer, make_certificate, server_context, tiny_server
+from tests.client.tiny_server import NONCE, TinyServer, server_context, tiny_server
 
 ACCOUNT, DEVICE = b"a" * 32, b"d" * 16
 

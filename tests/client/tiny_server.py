@@ -1,16 +1,11 @@
 """A server of a few lines for the transport's tests: speaks wire.session over WebSocket and does what the test says."""
 
 import asyncio
-import datetime
 import ssl
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
 
 from taube.wire.messages import Command, Event, Hello, LoggedIn, Login, Reply
@@ -83,31 +78,6 @@ async def tiny_server(context: ssl.SSLContext | None = None, host: str = "127.0.
         server.close()
         for connection in tiny.connections:
             connection.cut()
-
-
-def make_certificate(folder: Path, name: str = "localhost", *, days: int = 1) -> tuple[Path, Path]:
-    """A certificate that is its own authority, for *name*; negative *days* make one that has expired."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=30))
-        .not_valid_after(now + datetime.timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    cert_file, key_file = folder / f"{name}.crt", folder / f"{name}.key"
-    cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return cert_file, key_file
 
 
 def server_context(certificate: tuple[Path, Path]) -> ssl.SSLContext:
