@@ -90,11 +90,14 @@ class CommandFailed(AssertionError):
 class Server:
     """`taube serve` as a process: start, stop, kill and start again on the same data and address."""
 
-    def __init__(self, folder: Path, *, tls: bool = True, port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, tls: bool = True, port: int | None = None, listen_port: int | None = None
+    ) -> None:
         self.folder = folder
         self.data = folder / "data"
         self.log = folder / "server.log"
         self.port = port or free_port()
+        self.listen_port = listen_port or self.port
         self.tls = tls
         self.origin = f"https://localhost:{self.port}" if tls else f"http://127.0.0.1:{self.port}"
         self.environment = os.environ | {"PYTHONUNBUFFERED": "1"}
@@ -122,7 +125,7 @@ class Server:
             "--data",
             str(self.data),
             "--listen",
-            f"127.0.0.1:{self.port}",
+            f"127.0.0.1:{self.listen_port}",
             "--url",
             self.origin,
         ]

@@ -39,6 +39,7 @@ from taube.wire.messages import (
     Replaced,
 )
 from tests.client.tiny_server import NONCE, TinyServer, server_context, tiny_server
+from tests.spec import spec
 
 ACCOUNT, DEVICE = b"a" * 32, b"d" * 16
 
@@ -437,6 +438,7 @@ def test_a_server_without_tls_1_3_is_refused(tmp_path: Path, monkeypatch: pytest
     asyncio.run(main())
 
 
+@spec("CNT-31")
 @pytest.mark.parametrize(
     ("origin", "url"),
     [
@@ -450,6 +452,7 @@ def test_origins_lead_to_sockets(origin: str, url: str) -> None:
     assert socket_url(origin) == url
 
 
+@spec("CNT-31")
 @pytest.mark.parametrize(
     "origin",
     ["http://chat.example", "ftp://x", "https://", "https://x/path", "https://u@x", "https://x:99999", "nonsense", ""],

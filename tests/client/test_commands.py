@@ -1,0 +1,238 @@
+"""What the client commands print, against an account made of plain values."""
+
+import argparse
+import asyncio
+import io
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from taube import cli
+from taube.client.events import Message
+from taube.terminal import Terminal
+from tests.spec import spec
+
+commands = pytest.importorskip("taube.commands")
+
+EVIL = "\x1b[2Jmallory\u202e\nbob"
+
+
+class FakeChat(SimpleNamespace):
+    async def send_text(self, text: str) -> str:
+        self.account.sent.append((self.name, text))
+        return "message"
+
+    async def verify(self) -> str:
+        return "0123456789" * 6
+
+    async def accept(self) -> None:
+        self.state = "open"
+
+    async def block(self) -> None:
+        self.state = "blocked"
+
+
+class FakeAccount:
+    """Two chats, two messages, and whatever state a test wants a sent message to reach."""
+
+    id, name, server = "ab" * 32, "bob", "https://chat.example"
+    settles_as = "kept"
+    last_problem = ""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str]] = []
+        common: dict[str, Any] = {"kind": "pair", "account": self}
+        self.all = [
+            FakeChat(id="11" * 16, name="alice", state="open", unread=2, last_at_ms=1_790_000_000_123, **common),
+            FakeChat(id="22" * 16, name=EVIL, state="request", unread=0, last_at_ms=0, **common),
+        ]
+
+    async def __aenter__(self) -> "FakeAccount":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def contact_link(self) -> str:
+        return "https://chat.example/c#AAAA"
+
+    def chats(self) -> list[FakeChat]:
+        return self.all
+
+    def chat(self, name: str) -> FakeChat:
+        return next(chat for chat in self.all if name in (chat.name, chat.id))
+
+    async def settle(self, message: object, timeout_s: float) -> str:
+        return self.settles_as
+
+    async def wait_settled(self, timeout_s: float) -> bool:
+        return True
+
+    async def read(
+        self, chat: object = None, *, wait_s: float = 0, follow: bool = False
+    ) -> AsyncIterator[list[Message]]:
+        time_ms = 1_790_000_000_123
+        yield [Message("01" * 16, "11" * 16, "alice", "alice", time_ms, "text", "hello\nyou", "received")]
+        yield [Message("02" * 16, "22" * 16, EVIL, EVIL, 2**53, "text", EVIL, "received")]
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeAccount:
+    fake = FakeAccount()
+    opener = SimpleNamespace(open=lambda folder, *, passphrase=None, live=True: fake)
+    monkeypatch.setattr(commands, "Account", opener)
+    monkeypatch.setenv("TAUBE_HOME", str(tmp_path))
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    return fake
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def run(*words: str, stdin: str = "", tty: bool = False) -> tuple[int, str, str]:
+    make = Screen if tty else io.StringIO
+    terminal = Terminal(make(), make(), io.StringIO(stdin))
+    code = cli.run(cli.parse(words), terminal)
+    return code, terminal.out.getvalue(), terminal.err.getvalue()  # type: ignore[attr-defined]
+
+
+def test_me_as_json_is_one_object(account: FakeAccount) -> None:
+    code, out, err = run("me", "--json")
+    assert (code, err) == (0, "")
+    expected = {
+        "id": "ab" * 32,
+        "name": "bob",
+        "server": "https://chat.example",
+        "contact_link": account.contact_link(),
+    }
+    assert json.loads(out) == expected
+    assert out.count("\n") == 1
+
+
+def test_me_shows_a_code_on_a_terminal_only(account: FakeAccount, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert "▀" not in run("me")[1]
+    assert "▀" in run("me", tty=True)[1]
+    assert account.contact_link() in run("me")[1]
+
+
+def test_chats_as_json_are_one_object_per_line(account: FakeAccount) -> None:
+    lines = [json.loads(line) for line in run("chats", "--json")[1].splitlines()]
+    assert lines == [
+        {
+            "chat": "11" * 16,
+            "name": "alice",
+            "kind": "pair",
+            "state": "open",
+            "unread": 2,
+            "last_at": "2026-09-21T14:13:20.123Z",
+        },
+        {"chat": "22" * 16, "name": EVIL, "kind": "pair", "state": "request", "unread": 0, "last_at": None},
+    ]
+
+
+def test_read_as_json_is_one_object_per_line(account: FakeAccount) -> None:
+    lines = [json.loads(line) for line in run("read", "--json")[1].splitlines()]
+    assert lines[0] == {
+        "id": "01" * 16,
+        "chat": "11" * 16,
+        "from": "alice",
+        "sent_at": "2026-09-21T14:13:20.123Z",
+        "kind": "text",
+        "text": "hello\nyou",
+    }
+    assert lines[1]["text"] == EVIL and lines[1]["sent_at"] == "9999-12-31T00:00:00.000Z"
+
+
+@spec("CNT-04", "CNT-10", "CNT-14")
+@pytest.mark.parametrize("command", [["read"], ["read", "--json"], ["chats"], ["chats", "--json"]])
+@pytest.mark.parametrize("tty", [False, True])
+def test_a_strangers_words_cannot_steer_the_terminal(
+    account: FakeAccount, command: list[str], tty: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    out = run(*command, tty=tty)[1]
+    assert "\x1b" not in out and "\u202e" not in out and "mallory" in out
+    assert not any(line.startswith("bob") for line in out.splitlines())
+
+
+def test_a_text_of_several_lines_is_indented_for_people(account: FakeAccount) -> None:
+    assert run("read")[1].splitlines()[:2] == ["2026-09-21 14:13  alice  hello", "    you"]
+
+
+def test_send_takes_its_text_from_the_line_or_from_standard_input(account: FakeAccount) -> None:
+    assert run("send", "alice", "hello") == (0, "", "")
+    assert run("send", "alice", stdin="one\ntwo\n") == (0, "", "")
+    assert account.sent == [("alice", "hello"), ("alice", "one\ntwo")]
+
+
+@pytest.mark.parametrize("state", ["kept", "delivered", "read"])
+def test_send_is_done_once_it_is_kept(account: FakeAccount, state: str) -> None:
+    account.settles_as = state
+    assert run("send", "alice", "x")[0] == 0
+
+
+def test_send_says_when_it_could_only_be_queued(account: FakeAccount) -> None:
+    account.settles_as = "queued"
+    code, out, err = run("send", "alice", "x")
+    assert (code, out) == (75, "") and "queued" in err and err.count("\n") == 1
+
+
+def test_send_refuses_to_send_nothing(account: FakeAccount) -> None:
+    for text in ("", "  \n"):
+        assert run("send", "alice", stdin=text)[0] == 65
+    assert run("send", "alice", "\udc80")[0] == 65
+    assert account.sent == []
+
+
+def test_verify_prints_sixty_digits_in_groups(account: FakeAccount) -> None:
+    code, out, _ = run("verify", "alice")
+    assert code == 0
+    assert out.splitlines() == ["01234 56789 01234 56789"] * 3
+
+
+def test_accept_and_block_print_nothing_in_a_pipe(account: FakeAccount) -> None:
+    assert run("accept", "alice") == (0, "", "")
+    assert run("block", "alice") == (0, "", "")
+
+
+def test_a_passphrase_is_only_asked_for_where_somebody_can_answer(
+    account: FakeAccount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TAUBE_PASSPHRASE_FILE", raising=False)
+    (tmp_path / "taube.db").write_bytes(b"")
+    code, _, err = run("me")
+    assert code == 77 and "TAUBE_PASSPHRASE_FILE" in err
+    asked = Terminal(Screen(), Screen(), Screen())
+    monkeypatch.setattr(asked, "ask_secret", lambda question: "horse")
+    assert commands._passphrase(tmp_path, asked) == "horse"
+
+
+def test_a_new_passphrase_is_asked_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TAUBE_PASSPHRASE_FILE", raising=False)
+    asked = Terminal(Screen(), Screen(), Screen())
+    answers = iter(["horse", "horse", "horse", "mouse"])
+    monkeypatch.setattr(asked, "ask_secret", lambda question: next(answers))
+    options = argparse.Namespace(passphrase=True)
+    assert commands._new_passphrase(options, asked) == "horse"
+    with pytest.raises(commands.UserError, match="differ"):
+        commands._new_passphrase(options, asked)
+
+
+def test_an_interrupted_command_is_quiet(account: FakeAccount, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def interrupted(*_: object, **__: object) -> AsyncIterator[list[Message]]:
+        raise KeyboardInterrupt
+        yield []
+
+    monkeypatch.setattr(account, "read", interrupted)
+    assert cli.main(["read"]) == 130
+    assert asyncio.new_event_loop().close() is None
