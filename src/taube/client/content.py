@@ -1,4 +1,4 @@
-"""Message content as it stands inside the encryption: kinds, their fields and limits, and their bytes. Pure.
+"""Message content as it stands inside the encryption: kinds, their fields and limits, and their bytes.
 
 A content is a MessagePack array `[kind, message id, sequence, sent_at_ms, …fields of the kind]`. Kinds that this
 version does not know are kept as `Unknown` with all their bytes, so that a later version can show them; fields that a
