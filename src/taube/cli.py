@@ -49,7 +49,10 @@ environment:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser that answers mistakes with one sentence and exit code 64."""
+    """An argument parser that answers mistakes with one sentence and exit code 64, and takes no shortened options."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         self.exit(EX_USAGE, f"taube: {message}; see `{self.prog} --help`.\n")
@@ -258,7 +261,3 @@ def _silence(stream: Any) -> None:
     """Point *stream* at nothing, so that the interpreter does not complain when it flushes it at the end."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -33,7 +33,7 @@ from typing import IO, Any, Final
 
 START_TIMEOUT_S: Final = 30.0
 COMMAND_TIMEOUT_S: Final = 60.0
-_COMMAND: Final = (sys.executable, "-m", "taube.cli")
+_COMMAND: Final = (sys.executable, "-m", "taube")
 
 
 class FakeClock:

@@ -234,6 +234,6 @@ def test_a_reader_whose_pipe_closes_ends_quietly_and_loses_nothing(alice: Person
 
     for number in range(3):
         succeeded(alice.run("send", bob.name, str(number)))
-    command = f"{sys.executable} -m taube.cli read --json --home '{bob.home}' | head -n 0"
+    command = f"{sys.executable} -m taube read --json --home '{bob.home}' | head -n 0"
     done = subprocess.run(["sh", "-c", command], env=os.environ | bob.environment, capture_output=True, check=False)
     assert done.stderr == b""

@@ -1,0 +1,5 @@
+"""`python -m taube` is the same as the command `taube`."""
+
+from taube.cli import main
+
+raise SystemExit(main())
