@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from taube.wire.errors import BAD_FRAME, IDLE, INTERNAL, RATE_LIMITED, FrameError, WireError
-from taube.wire.messages import Command, Event, Hello, Reply
+from taube.wire.errors import BAD_FRAME, DEVICE_REVOKED, IDLE, INTERNAL, FrameError, WireError
+from taube.wire.messages import CaughtUp, Command, Deliver, Event, Hello, Replaced, Reply, Sent
 from taube.wire.session import ServerSession, State
 
 
@@ -36,10 +36,6 @@ class ConnectionConfig:
     """Bytes that may wait for a peer that does not read; more cut it off."""
     frames_per_turn: int = 64
     """Frames of one connection handled in one turn of the loop."""
-    mistakes: int = 20
-    """Frames that are no message, after which a connection is closed."""
-    under_way: int = 1024
-    """Requests of one connection that may wait for their answer."""
 
 
 class Channel(Protocol):
@@ -61,40 +57,49 @@ class Handler(Protocol):
 
     def opened(self, connection: "Connection") -> None: ...
     def command(self, connection: "Connection", command: Command) -> None: ...
-    def mistake(self, connection: "Connection", error: WireError) -> None: ...
+    def mistake(self, connection: "Connection", error: WireError) -> None:
+        """A frame that is no command, already answered. Raises WireError when it was one too many."""
+
     def bug(self, error: Exception) -> None: ...
     def closed(self, connection: "Connection") -> None: ...
 
 
 class Turn:
-    """Collects what connections have to do at the end of a turn of the loop: write joined, read on."""
+    """Collects what is to be done at the end of a turn of the loop: *finish*, then write joined, then read on."""
 
-    __slots__ = ("_call_soon", "_reading", "_writing")
+    __slots__ = ("_armed", "_call_soon", "_finish", "_reading", "_writing")
 
-    def __init__(self, call_soon: Callable[[Callable[[], None]], Any]) -> None:
+    def __init__(self, call_soon: Callable[[Callable[[], None]], Any], finish: Callable[[], None]) -> None:
         self._call_soon = call_soon
+        self._finish = finish
+        self._armed = False
         self._writing: list[Connection] = []
         self._reading: list[Connection] = []
 
+    def arm(self) -> None:
+        """See to it that this turn is finished."""
+        if not self._armed:
+            self._armed = True
+            self._call_soon(self._end)
+
     def writes(self, connection: "Connection") -> None:
-        if not self._writing:
-            self._call_soon(self._write)
         self._writing.append(connection)
+        self.arm()
 
     def reads_on(self, connection: "Connection") -> None:
-        if not self._reading:
-            self._call_soon(self._read)
         self._reading.append(connection)
+        self.arm()
 
-    def _write(self) -> None:
+    def _end(self) -> None:
+        self._finish()
+        self._armed = False
         writing, self._writing = self._writing, []
         for connection in writing:
             connection.flush()
-
-    def _read(self) -> None:
-        reading, self._reading = self._reading, []
-        for connection in reading:
-            connection.next_turn()
+        if self._reading:
+            reading, self._reading = self._reading, []
+            for connection in reading:
+                connection.next_turn()
 
 
 class Connection:
@@ -104,8 +109,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_channel", "_config", "_frames", "_handler", "_mistakes", "_out", "_read_paused", "_stalled_since",
-        "_time", "_turn", "allowance", "device", "heard_at", "is_open", "opened_at", "pinged_at", "session", "source",
+        "_channel", "_config", "_frames", "_handler", "_out", "_read_paused", "_stalled_since",
+        "_time", "_turn", "budgets", "device", "heard_at", "is_open", "opened_at", "pinged_at", "session", "source",
         "under_way",
     )  # fmt: skip
 
@@ -115,7 +120,7 @@ class Connection:
         session: ServerSession,
         handler: Handler,
         *,
-        source: str,
+        source: str | None,
         turn: Turn,
         time: Callable[[], float],
         config: ConnectionConfig,
@@ -129,7 +134,6 @@ class Connection:
         self._config = config
         self._out: list[bytes] = []
         self._frames = 0
-        self._mistakes = 0
         self._read_paused = False
         self._stalled_since = 0.0
         self.opened_at = self.heard_at = time()
@@ -137,7 +141,7 @@ class Connection:
         self.is_open = False
         self.under_way = 0
         self.device: Any = None
-        self.allowance: Any = None
+        self.budgets: dict[str, float] = {}
 
     # ------------------------------------------------------------ from the channel
 
@@ -238,6 +242,35 @@ class Connection:
         """Whether the peer leaves unread what was sent to it."""
         return self._stalled_since != 0.0
 
+    # ------------------------------------------------------------ for the mailboxes (ports.Link, ports.Sender)
+
+    def deliver(self, number: int, serial: bytes, body: bytes) -> None:
+        """Send an envelope. An ephemeral one (number 0) is dropped if the peer leaves unread what was sent before."""
+        if number == 0 and self._stalled_since:
+            return
+        self.send(Deliver(number, serial, body))
+
+    def caught_up(self, upto: int) -> None:
+        self.send(CaughtUp(upto))
+
+    def replaced(self) -> None:
+        """A newer connection of the device took over."""
+        self.send(Replaced())
+        self.close(1008)
+
+    def ended(self) -> None:
+        """The device is no more."""
+        self.refuse(0, WireError(DEVICE_REVOKED))
+        self.close(1008)
+
+    def sent(self, request: int, statuses: bytes) -> None:
+        self.under_way -= 1
+        self.send(Sent(request, statuses))
+
+    def send_failed(self, request: int, error: WireError) -> None:
+        self.under_way -= 1
+        self.refuse(request, error)
+
     # ------------------------------------------------------------ turns and time
 
     def flush(self) -> None:
@@ -294,9 +327,9 @@ class Connection:
             self._channel.resume_reading()
 
     def _mistaken(self, error: FrameError) -> None:
-        self._mistakes += 1
-        self._handler.mistake(self, error)
         self.refuse(error.request, error)
-        if self._mistakes >= self._config.mistakes:
-            self.refuse(0, WireError(RATE_LIMITED, retry_after_ms=60_000))
+        try:
+            self._handler.mistake(self, error)
+        except WireError as enough:
+            self.refuse(0, enough)
             self.close(1008)

@@ -46,8 +46,6 @@ Application = Callable[..., Any]
 class ListenerConfig:
     """What the port allows before a connection has said who it is."""
 
-    backlog: int = 2048
-    """Connections that the kernel may hold until they are accepted."""
     accepts_per_turn: int = 32
     """Connections accepted in one turn of the loop, so that those already here are served in between."""
     connections: int = 100_000
@@ -82,8 +80,11 @@ class Sources:
         self._open: dict[str, int] = {}
         self.total = 0
 
-    def admit(self, source: str) -> bool:
+    def admit(self, source: str | None) -> bool:
         """Count one more connection of *source*, or say no."""
+        if source is None:
+            self.total += 1
+            return True
         count = self._open.get(source, 0)
         if count >= self._limit:
             return False
@@ -91,9 +92,11 @@ class Sources:
         self.total += 1
         return True
 
-    def release(self, source: str) -> None:
+    def release(self, source: str | None) -> None:
         """One connection of *source* that was admitted is gone."""
         self.total -= 1
+        if source is None:
+            return
         count = self._open[source] - 1
         if count:
             self._open[source] = count
@@ -101,13 +104,18 @@ class Sources:
             del self._open[source]
 
 
-def source_of(host: str) -> str:
-    """What limits count: the IPv4 address, or the /64 network of an IPv6 address."""
+def source_of(host: str) -> str | None:
+    """What limits count: the IPv4 address, or the /64 network of an IPv6 address; None for this machine itself.
+
+    Behind loopback stands the operator or a proxy, and everyone would share one count.
+    """
     if ":" not in host:
-        return host
+        return None if host.startswith("127.") else host
     address = ipaddress.IPv6Address(host.partition("%")[0])
     if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
+        return source_of(str(address.ipv4_mapped))
+    if address.is_loopback:
+        return None
     return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
 
 
@@ -340,7 +348,7 @@ def websocket_key(head: bytes) -> bytes | None:
 class FirstBytes(asyncio.BufferedProtocol):
     """Reads one request head, then hands the transport to a WebSocket or feeds one HTTP exchange."""
 
-    def __init__(self, listener: "Listener", source: str) -> None:
+    def __init__(self, listener: "Listener", source: str | None) -> None:
         self._listener = listener
         self._source = source
         self._head = b""
@@ -432,7 +440,8 @@ class FirstBytes(asyncio.BufferedProtocol):
 class Listener:
     """Accepts connections on bound sockets and hands each to `FirstBytes`.
 
-    *connect* makes the Connection of a new WebSocket; *refused* is told once for each connection turned away.
+    *connect* makes the Connection of a new WebSocket; *may_connect* says whether a source may have one more now;
+    *refused* is told once for each connection turned away. The sockets are bound and listen.
     """
 
     def __init__(
@@ -441,9 +450,10 @@ class Listener:
         sockets: list[socket.socket],
         *,
         tls: ssl.SSLContext | None,
-        connect: Callable[[Channel, str], Connection],
+        connect: Callable[[Channel, str | None], Connection],
         application: Application,
         config: ListenerConfig,
+        may_connect: Callable[[str | None], bool],
         refused: Callable[[str], None],
     ) -> None:
         self.loop = loop
@@ -454,6 +464,7 @@ class Listener:
         self.sources = Sources(config.connections_per_source)
         self.handed_over = 0
         self._sockets = sockets
+        self._may_connect = may_connect
         self._refused = refused
         self._tasks: set[asyncio.Task[None]] = set()
         self._http_config, self._http_state = http_setup(application)
@@ -463,7 +474,6 @@ class Listener:
         self._accepting = True
         for sock in self._sockets:
             sock.setblocking(False)
-            sock.listen(self.config.backlog)
             self.loop.add_reader(sock.fileno(), self._accept, sock)
 
     def stop(self) -> None:
@@ -483,7 +493,7 @@ class Listener:
     def http(self) -> HttpToolsProtocol:
         return HttpToolsProtocol(self._http_config, self._http_state, {}, self.loop)
 
-    def released(self, source: str) -> None:
+    def released(self, source: str | None) -> None:
         self.sources.release(source)
 
     def _accept(self, listening: socket.socket) -> None:
@@ -509,10 +519,10 @@ class Listener:
 
         self.loop.call_later(0.5, again)
 
-    def _admit(self, sock: socket.socket, source: str) -> None:
+    def _admit(self, sock: socket.socket, source: str | None) -> None:
         if self.sources.total >= self.config.connections:
             reason = "connections"
-        elif not self.sources.admit(source):
+        elif not self._may_connect(source) or not self.sources.admit(source):
             reason = "source"
         else:
             task = self.loop.create_task(self._greet(sock, source))
@@ -522,7 +532,7 @@ class Listener:
         self._refused(reason)
         sock.close()
 
-    async def _greet(self, sock: socket.socket, source: str) -> None:
+    async def _greet(self, sock: socket.socket, source: str | None) -> None:
         """Shake hands; `FirstBytes` releases the source when the connection ends, this only if it never began."""
         made: list[FirstBytes] = []
 

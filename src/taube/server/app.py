@@ -1,0 +1,394 @@
+"""The composition root: builds the server from its parts, runs it, and takes it down in good order.
+
+The only file that names every concrete class. `serve` is what `taube serve` does; `Server` is the same in pieces, for
+tests and for whoever embeds it. Everything is passed as an argument; nothing is global.
+Source: docs/operating.md.
+"""
+
+import asyncio
+import contextlib
+import gc
+import os
+import random
+import resource
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeVar
+
+import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from taube import __version__
+from taube.server import clock, folder, pages, secrets
+from taube.server.config import EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, OperatorError, ServeOptions, ServerConfig
+from taube.server.gateway.connection import Channel, Connection, ConnectionConfig, Turn
+from taube.server.gateway.dispatch import Dispatch
+from taube.server.gateway.hub import Hub
+from taube.server.gateway.listener import Listener, ListenerConfig, http_setup, tls_context
+from taube.server.limits import Limits, LimitSettings
+from taube.server.ops.lifecycle import DrainConfig, Lifecycle, Stage, ops_pages
+from taube.server.ops.observe import METRICS, Log, PrometheusMetrics, silence_libraries, standard_error
+from taube.server.ports import Store, Tables
+from taube.server.services.mailboxes import Mailboxes
+from taube.server.stores.memory import MemoryStore
+from taube.wire.errors import WireError
+from taube.wire.session import ServerSession
+
+CHECK_EVERY_S: Final = 5.0
+SPARE_DESCRIPTORS: Final = 128
+BACKLOG: Final = 2048
+"""Connections that the kernel may hold until they are accepted."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every slice of settings that a server runs by."""
+
+    server: ServerConfig = field(default_factory=ServerConfig)
+    listener: ListenerConfig = field(default_factory=ListenerConfig)
+    connection: ConnectionConfig = field(default_factory=ConnectionConfig)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    drain: DrainConfig = field(default_factory=DrainConfig)
+
+
+def serve(options: ServeOptions) -> int:
+    """Run a server until SIGTERM or SIGINT; gives the exit code. Raises OperatorError with one clear sentence."""
+
+    async def run() -> int:
+        server = Server(options)
+        await server.start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, server.lifecycle.ask_to_end, number.name)
+        print(f"ready {server.origin}", flush=True)
+        await server.lifecycle.asked_to_end()
+        await server.stop()
+        return 0
+
+    return uvloop.run(run())
+
+
+class SystemClock:
+    """The machine's clocks, and the guarded clock on top of them."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self.monotonic = monotonic
+        self.guarded = clock.start(None, self.wall_ms(), monotonic())
+
+    def wall_ms(self) -> int:
+        return int(time.time() * 1000)
+
+    def guarded_ms(self) -> int:
+        return self.guarded.now_ms(self.monotonic())
+
+
+class Server:
+    """One server process. `start` raises OperatorError and leaves nothing running; `stop` drains.
+
+    After `start`: `origin` is what links name, `url` where the port really is, `ops_url` where health and metrics are.
+    """
+
+    def __init__(self, options: ServeOptions, settings: Settings | None = None, log: Log | None = None) -> None:
+        self._options = options
+        self._settings = settings or Settings()
+        self._loop = asyncio.get_running_loop()
+        self._clock = SystemClock(self._loop.time)
+        self.log = log or Log(standard_error(), self._clock.wall_ms)
+        self.metrics = PrometheusMetrics(METRICS)
+        self.lifecycle = Lifecycle()
+        self.hub = Hub()
+        self.origin = self.url = self.ops_url = ""
+        self.store: Store
+        self._mailboxes: Mailboxes
+        self._dispatch: Dispatch
+        self._listener: Listener
+        self._limits = Limits(self._settings.limits)
+        self._timer: asyncio.TimerHandle | None = None
+        self._turn = Turn(self._loop.call_soon, self._finish_turn)
+        self._generation = b""
+        self._resources = contextlib.AsyncExitStack()
+        self._check_timer: asyncio.TimerHandle | None = None
+
+    # ------------------------------------------------------------ start
+
+    async def start(self) -> None:
+        """Take the folder, open the store, bind the ports, accept."""
+        async with contextlib.AsyncExitStack() as undo:
+            await self._start(undo)
+            self._resources = undo.pop_all()
+        self.lifecycle.move(Stage.READY)
+        self.log.event("ready", url=self.origin, ops=self.ops_url, version=__version__)
+
+    async def _start(self, undo: contextlib.AsyncExitStack) -> None:
+        options = self._options
+        silence_libraries()
+        self._loop.set_exception_handler(self._unforeseen)
+        folder.prepare(options.data)
+        undo.callback(os.close, folder.hold(options.data))
+        tls = self._tls()
+        sockets = bind(options.listen)
+        for each in sockets:
+            undo.callback(each.close)
+        self._name(sockets, tls)
+        self.store = self._open_store()
+        undo.callback(self.store.close)
+        self._build(sockets, tls, await self._own_facts())
+        await self._open_ops(undo)
+        self._listener.start()
+        undo.callback(self._listener.stop)
+        self._check()
+        undo.callback(self._stop_checking)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 100)
+
+    def _tls(self) -> ssl.SSLContext | None:
+        options = self._options
+        host, _ = split_listen(options.listen)
+        if options.tls_cert is None and options.tls_key is None:
+            if not folder.is_loopback(host):
+                raise OperatorError(
+                    f"Without --tls-cert and --tls-key the server listens on this machine only, not on {host or '*'}.",
+                    EX_USAGE,
+                )
+            return None
+        if options.tls_cert is None or options.tls_key is None:
+            raise OperatorError("--tls-cert and --tls-key belong together: give both or none.", EX_USAGE)
+        for path in (options.tls_cert, options.tls_key):
+            if not path.is_file():
+                raise OperatorError(f"There is no file {path}.", EX_CONFIG)
+        try:
+            return tls_context(options.tls_cert, options.tls_key)
+        except ssl.SSLError as error:
+            raise OperatorError(
+                f"{options.tls_cert} and {options.tls_key} are not a certificate and its key in PEM form.", EX_CONFIG
+            ) from error
+        except OSError as error:
+            raise OperatorError(
+                f"{error.filename or options.tls_key} cannot be read by this user.", EX_CONFIG
+            ) from error
+
+    def _name(self, sockets: list[socket.socket], tls: ssl.SSLContext | None) -> None:
+        """Settle the origin: --url, else the one kept in the folder, else where the server listens."""
+        host, wanted_port = split_listen(self._options.listen)
+        port = sockets[0].getsockname()[1]
+        name = f"[{host}]" if ":" in host else host
+        self.url = f"{'https' if tls else 'http'}://{name}:{port}"
+        kept = folder.kept_origin(self._options.data)
+        if self._options.url is not None:
+            self.origin = folder.check_origin(self._options.url)
+        elif kept is not None and wanted_port:
+            self.origin = kept
+        elif host in ("", "0.0.0.0", "::"):
+            raise OperatorError(
+                "Say with --url what name this server is reached by, such as https://example.org.", EX_USAGE
+            )
+        else:
+            self.origin = folder.check_origin(self.url)
+        if self.origin != kept:
+            folder.keep(self._options.data, "origin", self.origin)
+
+    def _open_store(self) -> Store:
+        return MemoryStore(self._loop.call_soon)
+
+    async def ask(self, job: Callable[[Tables], T]) -> T:
+        """Run one job over the tables and wait for its outcome."""
+        waiting: asyncio.Future[T] = self._loop.create_future()
+
+        def done(result: Any, error: WireError | None) -> None:
+            if not waiting.done():
+                waiting.set_exception(error) if error is not None else waiting.set_result(result)
+
+        self.store.write(job, done)
+        return await waiting
+
+    async def _own_facts(self) -> secrets.AddressKeys:
+        wall_ms, now = self._clock.wall_ms(), self._clock.monotonic()
+
+        def job(tables: Tables) -> tuple[bytes, bytes, bytes | None]:
+            generation, key = tables.fact("generation"), tables.fact("address key 0")
+            if generation is None:
+                generation = os.urandom(16)
+                tables.set_fact("generation", generation)
+            if key is None:
+                key = os.urandom(secrets.KEY_BYTES)
+                tables.set_fact("address key 0", key)
+            stored = tables.fact(clock.FACT)
+            tables.set_fact(clock.FACT, clock.save(clock.start(stored, wall_ms, now), now))
+            return generation, key, stored
+
+        self._generation, key, stored = await self.ask(job)
+        self._clock.guarded = clock.start(stored, wall_ms, now)
+        return secrets.AddressKeys({0: key}, 0)
+
+    def _build(self, sockets: list[socket.socket], tls: ssl.SSLContext | None, sealer: secrets.AddressKeys) -> None:
+        self._mailboxes = Mailboxes(
+            self._settings.server.mailboxes,
+            self.store,
+            lambda: clock.hour_of(self._clock.guarded_ms()),
+            self._turn.arm,
+        )
+        self._dispatch = Dispatch(
+            origin=self.origin,
+            store=self.store,
+            mailboxes=self._mailboxes,
+            sealer=sealer,
+            verify=secrets.verify,
+            hub=self.hub,
+            limits=self._limits,
+            time=self._clock,
+            random=os.urandom,
+            metrics=self.metrics,
+            log_bug=self.log.bug,
+        )
+        listener = replace(self._settings.listener, connections=min(self._settings.listener.connections, descriptors()))
+        self._listener = Listener(
+            self._loop,
+            sockets,
+            tls=tls,
+            connect=self._connect,
+            application=pages.public_pages(self.origin),
+            config=listener,
+            may_connect=lambda source: not self._limits.spend("connect", self._loop.time(), source=source),
+            refused=lambda reason: self.metrics.count("connections_refused", reason=reason),
+        )
+        hub = self.hub
+        self.metrics.before_scrape("connections", "device", lambda: hub.devices)
+        self.metrics.before_scrape("connections", "anonymous", lambda: len(hub) - hub.devices)
+        self.metrics.before_scrape("ready", "", lambda: self.lifecycle.stage is Stage.READY)
+
+    def _connect(self, channel: Channel, source: str | None) -> Connection:
+        session = ServerSession(
+            nonce=os.urandom(32),
+            origin=self.origin,
+            now_ms=self._clock.guarded_ms(),
+            generation=self._generation,
+        )
+        return Connection(
+            channel,
+            session,
+            self._dispatch,
+            source=source,
+            turn=self._turn,
+            time=self._loop.time,
+            config=self._settings.connection,
+        )
+
+    async def _open_ops(self, undo: contextlib.AsyncExitStack) -> None:
+        host, _ = split_listen(self._options.ops)
+        if not folder.is_loopback(host):
+            raise OperatorError("--ops has to be an address of this machine itself, such as 127.0.0.1:9100.", EX_USAGE)
+        config, state = http_setup(ops_pages(self.lifecycle, self.metrics.text))
+        sock = bind(self._options.ops, "--ops")[0]
+        server = await self._loop.create_server(lambda: HttpToolsProtocol(config, state, {}, self._loop), sock=sock)
+        undo.callback(server.close)
+        name = f"[{host}]" if ":" in host else host
+        self.ops_url = f"http://{name}:{sock.getsockname()[1]}"
+        folder.keep(self._options.data, "ops", self.ops_url)
+        undo.callback(folder.forget, self._options.data, "ops")
+
+    # ------------------------------------------------------------ while it runs
+
+    def _finish_turn(self) -> None:
+        """The end of every turn in which something happened: one batch for the store, one timer for patience."""
+        self._mailboxes.flush()
+        if self._timer is None:
+            due = self._mailboxes.next_deadline()
+            if due is not None:
+                self._timer = self._loop.call_at(due, self._patience_over)
+
+    def _patience_over(self) -> None:
+        self._timer = None
+        self._mailboxes.tick(self._loop.time())
+        self._turn.arm()
+
+    def _check(self) -> None:
+        now = self._loop.time()
+        self.hub.check(now)
+        self._limits.sweep(now)
+        self._clock.guarded = clock.check(self._clock.guarded, self._clock.wall_ms(), now)
+        self._check_timer = self._loop.call_later(CHECK_EVERY_S, self._check)
+
+    def _stop_checking(self) -> None:
+        for timer in (self._check_timer, self._timer):
+            if timer is not None:
+                timer.cancel()
+
+    def _unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, Exception) and not isinstance(error, OSError):
+            self._dispatch.bug(error)
+
+    # ------------------------------------------------------------ stop
+
+    async def stop(self) -> None:
+        """Drain: accept no more, tell the clients, finish what was begun, close everything."""
+        self.lifecycle.move(Stage.DRAINING)
+        self.log.event("draining", reason=self.lifecycle.reason, open_connections=len(self.hub))
+        drain = self._settings.drain
+        self._listener.stop()
+        self._dispatch.drain(drain.spread_ms)
+        spread = random.Random(int.from_bytes(os.urandom(8), "big"))
+        self.hub.announce(spread.randint(200, drain.spread_ms) for _ in iter(int, 1))
+        await self._until(lambda: len(self.hub) == 0, drain.goodbye_s)
+        self.hub.close_all()
+        await self._until(lambda: len(self.hub) == 0, drain.goodbye_s)
+        self.hub.abort_all()
+        await self._listener.finish()
+        await asyncio.sleep(0)
+        self._mailboxes.flush()
+        await self._until(lambda: self.store.backlog_bytes() == 0, drain.flush_s)
+        await self._resources.aclose()
+        self.lifecycle.move(Stage.STOPPED)
+        self.log.event("stopped")
+
+    async def _until(self, is_done: Callable[[], bool], most_s: float) -> None:
+        end = self._loop.time() + most_s
+        while not is_done() and self._loop.time() < end:
+            await asyncio.sleep(0.02)
+
+
+def split_listen(text: str) -> tuple[str, int]:
+    """HOST:PORT as its two parts; an IPv6 address in brackets; an empty host means every address."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise OperatorError(f"“{text}” is no HOST:PORT, such as 127.0.0.1:8080.", EX_USAGE)
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def bind(listen: str, option: str = "--listen") -> list[socket.socket]:
+    """Sockets that listen on HOST:PORT; what comes waits until it is accepted. Raises OperatorError."""
+    host, port = split_listen(listen)
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found[: 1 if port == 0 else None]:
+            sock = socket.socket(family, kind, protocol)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+            sock.listen(BACKLOG)
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        why = error.strerror.lower() if error.strerror else "not possible"
+        raise OperatorError(
+            f"{listen} cannot be listened on ({why}): choose another address or port with {option}.", EX_UNAVAILABLE
+        ) from error
+    return sockets
+
+
+def descriptors() -> int:
+    """Raise the limit of open files as far as allowed; gives how many connections that leaves room for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return max(16, (1_000_000 if soft == resource.RLIM_INFINITY else soft) - SPARE_DESCRIPTORS)

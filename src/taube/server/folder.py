@@ -1,0 +1,112 @@
+"""What lies in the data folder beside the database: who holds it, the server's origin, where the ops port is.
+
+    DIR/lock     held by the running server (flock); never deleted
+    DIR/origin   the origin that links, addresses and logins name
+    DIR/ops      URL of health and metrics of the running server
+
+It knows no table. Source: docs/operating.md, "The data folder".
+"""
+
+import fcntl
+import ipaddress
+import os
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from taube.server.config import EX_CANTCREAT, EX_TEMPFAIL, EX_USAGE, OperatorError
+
+
+def prepare(folder: Path) -> None:
+    """Make the data folder if there is none, for its owner only. Raises OperatorError."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError
+    except OSError as error:
+        raise OperatorError(
+            f"The data folder {folder} cannot be written: choose another with --data, or give this user the right.",
+            EX_CANTCREAT,
+        ) from error
+
+
+def hold(folder: Path) -> int:
+    """Take the folder for this process; gives the descriptor that holds it. Raises OperatorError if another has it."""
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise OperatorError(
+            f"Another server is running on the data folder {folder}: stop it first, or choose another with --data.",
+            EX_TEMPFAIL,
+        ) from error
+    return descriptor
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a server is running on this folder."""
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host* is this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_origin(text: str) -> str:
+    """*text* as an origin: `https://host[:port]`, or `http://` on loopback. Raises OperatorError."""
+    try:
+        parts = urlsplit(text.strip().rstrip("/"))
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        parts, host, port = urlsplit(""), "", None
+    is_bare = not (parts.path or parts.query or parts.fragment or parts.username)
+    if not is_bare or not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))):
+        raise OperatorError(
+            "--url has to be https://HOST or https://HOST:PORT (http:// only on this machine itself).", EX_USAGE
+        )
+    name = f"[{host}]" if ":" in host else host
+    default = 443 if parts.scheme == "https" else 80
+    return f"{parts.scheme}://{name}" + (f":{port}" if port is not None and port != default else "")
+
+
+def kept_origin(folder: Path) -> str | None:
+    """The origin that this folder's server has gone by, None if it never ran."""
+    try:
+        return (folder / "origin").read_text().strip() or None
+    except OSError:
+        return None
+
+
+def keep(folder: Path, name: str, text: str) -> None:
+    """Write a one-line file whole or not at all, and durably."""
+    path, draft = folder / name, folder / f"{name}.new"
+    try:
+        with draft.open("w") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise OperatorError(f"The file {path} cannot be written.", EX_CANTCREAT) from error
+
+
+def forget(folder: Path, name: str) -> None:
+    with suppress(OSError):
+        (folder / name).unlink()

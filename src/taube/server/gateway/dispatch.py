@@ -1,0 +1,415 @@
+"""The story of each command, one readable method each: who may, how often, which services, what follows, the reply.
+
+Commands that touch tables run as one job in one transaction of the store, off the event loop; the reply follows what is
+durable. Sends and acknowledgements go to `services.mailboxes`, which settles them in batches and calls back.
+Services do not know each other: what happens together is written here.
+Source: docs/protocol/delivery.md and identity.md; each method names its command.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from taube.server import clock
+from taube.server.gateway.connection import Connection
+from taube.server.gateway.hub import Hub
+from taube.server.limits import Limits
+from taube.server.ports import Clock, MailboxId, Metrics, QueueNumber, Random, Tables, TableStore, Verify
+from taube.server.services import accounts, addresses, gates, keys, registration
+from taube.server.services.addresses import Sealer
+from taube.server.services.mailboxes import Mailboxes
+from taube.wire.errors import ADDRESS_GONE, BUSY, DRAINING, WireError
+from taube.wire.messages import (
+    AccountId,
+    Acknowledge,
+    AskKnowledge,
+    Certificate,
+    ClaimGate,
+    ClaimKeyPackage,
+    Command,
+    DeleteAccount,
+    DeviceId,
+    Done,
+    FetchCertificate,
+    GateName,
+    GateState,
+    KeyPackageClaimed,
+    Knowledge,
+    LoggedIn,
+    Login,
+    MintAddresses,
+    Minted,
+    PublishDeviceList,
+    Published,
+    PublishKeyPackages,
+    ReadGate,
+    Register,
+    Reply,
+    RevokeAddress,
+    SealedAddress,
+    Send,
+)
+from taube.wire.session import login_message
+
+Job = Callable[[Tables], Any]
+Then = Callable[[Any], Reply | None]
+
+
+class Dispatch:
+    """Carries out commands; the Handler of every connection."""
+
+    def __init__(
+        self,
+        *,
+        origin: str,
+        store: TableStore,
+        mailboxes: Mailboxes,
+        sealer: Sealer,
+        verify: Verify,
+        hub: Hub,
+        limits: Limits,
+        time: Clock,
+        random: Random,
+        metrics: Metrics,
+        log_bug: Callable[[BaseException], None],
+        under_way: int = 1024,
+    ) -> None:
+        self._origin = origin
+        self._store = store
+        self._mailboxes = mailboxes
+        self._seal, self._open = sealer.seal, sealer.open
+        self._sealer = sealer
+        self._verify = verify
+        self._hub = hub
+        self._check = limits.check
+        self._time = time
+        self._random = random
+        self._metrics = metrics
+        self._log_bug = log_bug
+        self._under_way = under_way
+        self._draining_ms = 0
+        self._stories: dict[type, Callable[[Connection, Any], None]] = {
+            Send: self._send,
+            Acknowledge: self._acknowledge,
+            Register: self._register,
+            Login: self._login,
+            MintAddresses: self._mint_addresses,
+            RevokeAddress: self._revoke_address,
+            PublishKeyPackages: self._publish_key_packages,
+            ClaimKeyPackage: self._claim_key_package,
+            ClaimGate: self._claim_gate,
+            ReadGate: self._read_gate,
+            PublishDeviceList: self._publish_device_list,
+            FetchCertificate: self._fetch_certificate,
+            AskKnowledge: self._ask_knowledge,
+            DeleteAccount: self._delete_account,
+        }
+
+    # ------------------------------------------------------------ what connections tell
+
+    def opened(self, connection: Connection) -> None:
+        self._hub.add(connection)
+
+    def command(self, connection: Connection, command: Command) -> None:
+        if isinstance(command, Acknowledge):
+            self._acknowledge(connection, command)
+            return
+        try:
+            self._admit(connection, command)
+            self._stories[type(command)](connection, command)
+        except WireError as error:
+            self._refuse(connection, getattr(command, "request", 0), error)
+
+    def mistake(self, connection: Connection, error: WireError) -> None:
+        """A frame that is no command, or not now: answer it, and end whoever sends too many."""
+        self._metrics.count("refused", reason=error.kind.name)
+        self._check("junk", self._time.monotonic(), connection=connection.budgets)
+
+    def bug(self, error: Exception) -> None:
+        self._metrics.count("bugs")
+        self._log_bug(error)
+
+    def closed(self, connection: Connection) -> None:
+        if connection.device is not None:
+            self._mailboxes.detach(connection, self._time.monotonic())
+        self._hub.remove(connection)
+
+    def drain(self, retry_after_ms: int) -> None:
+        """Refuse every command from now on but acknowledgements."""
+        self._draining_ms = retry_after_ms
+
+    # ------------------------------------------------------------ messages
+
+    def _send(self, connection: Connection, command: Send) -> None:
+        """Open each address; the mailboxes answer when the slowest is acknowledged or durable."""
+        now, count = self._time.monotonic(), len(command.addresses)
+        budgets, source = connection.budgets, connection.source
+        self._check("send", now, count, connection=budgets, source=source)
+        self._check("send bytes", now, count * len(command.body), connection=budgets, source=source)
+        connection.under_way += 1
+        opened = [self._open(address) for address in command.addresses]
+        self._mailboxes.send(connection, command.request, command.flags, opened, command.body, now)
+
+    def _acknowledge(self, connection: Connection, command: Acknowledge) -> None:
+        self._mailboxes.acknowledge(connection, command.upto, self._time.monotonic())
+
+    # ------------------------------------------------------------ accounts
+
+    def _register(self, connection: Connection, command: Register) -> None:
+        """Check what is signed, then take one use of the invitation and make the account, together or not at all."""
+        self._limit("register", connection)
+        new = accounts.check_new(command.genesis, command.device_list, self._verify)
+        now_ms = self._time.guarded_ms()
+
+        def job(tables: Tables) -> None:
+            if accounts.exists(tables, new):
+                return
+            registration.redeem(tables, command.invitation, now_ms)
+            accounts.create(tables, new, clock.month_of(now_ms), self._random)
+
+        self._write(connection, command.request, job, lambda _: Done(command.request))
+
+    def _login(self, connection: Connection, command: Login) -> None:
+        """Find the device whose key signed this connection's nonce; note the month; renew an overfull mailbox id."""
+        self._limit("login", connection, device=command.device)
+        message = login_message(self._origin, command.device, connection.session.nonce)
+        account, device = AccountId(command.account), DeviceId(command.device)
+        month = clock.month_of(self._time.guarded_ms())
+
+        def look(tables: Tables) -> tuple[accounts.LoginFacts, bool, keys.Stock]:
+            facts = accounts.log_in(tables, account, device, message, command.signature, self._verify)
+            queue = facts.row.queue
+            return facts, addresses.needs_renewal(tables, queue), keys.stock(tables, queue)
+
+        def change(tables: Tables) -> tuple[accounts.LoginFacts, MailboxId | None, keys.Stock]:
+            facts, renew, stock = look(tables)
+            accounts.touch(tables, account, month)
+            if renew:
+                addresses.renew(tables, facts.row.queue, self._random)
+                renewed = accounts.log_in(tables, account, device, message, command.signature, self._verify)
+                return renewed, facts.row.mailbox, stock
+            return facts, None, stock
+
+        def looked(found: tuple[accounts.LoginFacts, bool, keys.Stock]) -> None:
+            facts, renew, _ = found
+            if renew or facts.used_month != month:
+                self._write(connection, command.request, change, lambda changed: enter(*changed))
+            else:
+                enter(facts, None, found[2])
+
+        def enter(facts: accounts.LoginFacts, renewed: MailboxId | None, stock: keys.Stock) -> None:
+            row = facts.row
+            if renewed is not None:
+                self._mailboxes.renewed(renewed, row.mailbox)
+            if not connection.is_open:
+                return
+            connection.send(
+                LoggedIn(command.request, stock.classic, stock.hybrid, stock.last_resorts, remint=row.remint)
+            )
+            connection.device = row
+            self._hub.serves(row.queue, connection)
+            self._mailboxes.attach(row.mailbox, row.queue, connection, self._time.monotonic())
+
+        self._read(connection, command.request, look, looked)
+
+    def _publish_device_list(self, connection: Connection, command: PublishDeviceList) -> None:
+        account = AccountId(command.account)
+        self._limit("publish device list", connection, account=account)
+
+        def job(tables: Tables) -> accounts.Change:
+            return accounts.publish_list(tables, account, command.device_list, self._verify, self._random)
+
+        def then(change: accounts.Change) -> None:
+            connection.send(Done(command.request))
+            self.end(change.ended)
+            return None
+
+        self._write(connection, command.request, job, then)
+
+    def _fetch_certificate(self, connection: Connection, command: FetchCertificate) -> None:
+        self._limit("fetch certificate", connection)
+        account = AccountId(command.account)
+        self._read(
+            connection,
+            command.request,
+            lambda tables: accounts.certificate(tables, account),
+            lambda found: Certificate(command.request, *found),
+        )
+
+    def _ask_knowledge(self, connection: Connection, command: AskKnowledge) -> None:
+        self._limit("ask knowledge", connection)
+        account = connection.device.account
+
+        self._read(
+            connection,
+            command.request,
+            lambda tables: knows(tables, account),
+            lambda facts: Knowledge(command.request, facts),
+        )
+
+    def _delete_account(self, connection: Connection, command: DeleteAccount) -> None:
+        self._limit("delete account", connection)
+        account = connection.device.account
+
+        def then(ended: list[QueueNumber]) -> None:
+            connection.send(Done(command.request))
+            connection.close()
+            self.end(ended)
+
+        self._write(connection, command.request, lambda tables: accounts.delete(tables, account), then)
+
+    def end(self, queues: list[QueueNumber]) -> None:
+        """Devices are no more: their mailboxes end, and their connections."""
+        self._mailboxes.ended(queues)
+        self._hub.end(queues)
+
+    # ------------------------------------------------------------ addresses
+
+    def _mint_addresses(self, connection: Connection, command: MintAddresses) -> None:
+        self._limit("mint", connection, command.count)
+        row = connection.device
+
+        def reply(_: object = None) -> Reply:
+            return Minted(command.request, addresses.mint(self._seal, row.mailbox, command.count, self._random))
+
+        if not row.remint:
+            connection.send(reply())
+            return
+        connection.device = row._replace(remint=False)
+        self._write(connection, command.request, lambda tables: addresses.minted(tables, row.queue), reply)
+
+    def _revoke_address(self, connection: Connection, command: RevokeAddress) -> None:
+        self._limit("revoke", connection)
+        queue, mailbox = connection.device.queue, connection.device.mailbox
+
+        def then(_: object) -> Reply:
+            self._mailboxes.revoked(mailbox, command.serial)
+            return Done(command.request)
+
+        self._write(connection, command.request, lambda tables: addresses.revoke(tables, queue, command.serial), then)
+
+    # ------------------------------------------------------------ key packages
+
+    def _publish_key_packages(self, connection: Connection, command: PublishKeyPackages) -> None:
+        self._limit("publish key packages", connection)
+        queue, now_ms = connection.device.queue, self._time.guarded_ms()
+
+        def job(tables: Tables) -> int:
+            return keys.publish(
+                tables, queue, command.suite, command.packages, command.last_resort, command.replace, now_ms
+            )
+
+        self._write(connection, command.request, job, lambda left: Published(command.request, left))
+
+    def _claim_key_package(self, connection: Connection, command: ClaimKeyPackage) -> None:
+        """Whoever holds a live address may have a package of the device behind it, with its account's certificate."""
+        pair = self._open(command.address)
+        if pair is None:
+            raise WireError(ADDRESS_GONE)
+        self._limit("claim key package", connection, serial=pair[1])
+
+        def job(tables: Tables) -> tuple[bytes, bytes, bytes]:
+            opened = addresses.open_live(tables, self._sealer, SealedAddress(command.address))
+            row = tables.device_at(opened.mailbox) if opened is not None else None
+            if row is None:
+                raise WireError(ADDRESS_GONE)
+            genesis, device_list = accounts.certificate(tables, row.account)
+            return keys.claim(tables, row.queue, command.suite), genesis, device_list
+
+        self._write(connection, command.request, job, lambda found: KeyPackageClaimed(command.request, *found))
+
+    # ------------------------------------------------------------ gates
+
+    def _claim_gate(self, connection: Connection, command: ClaimGate) -> None:
+        self._limit("claim gate", connection)
+        now_ms = self._time.guarded_ms()
+        self._write(
+            connection,
+            command.request,
+            lambda tables: gates.claim(tables, GateName(command.name), command.value, now_ms),
+            lambda value: GateState(command.request, value),
+        )
+
+    def _read_gate(self, connection: Connection, command: ReadGate) -> None:
+        self._limit("read gate", connection)
+        self._read(
+            connection,
+            command.request,
+            lambda tables: gates.read(tables, GateName(command.name)),
+            lambda value: GateState(command.request, value),
+        )
+
+    # ------------------------------------------------------------ how every story runs
+
+    def _admit(self, connection: Connection, command: Command) -> None:
+        """Refuse early: while draining, or with too many requests under way."""
+        self._metrics.count("commands")
+        if self._draining_ms:
+            raise WireError(DRAINING, retry_after_ms=self._draining_ms)
+        if connection.under_way >= self._under_way:
+            raise WireError(BUSY, retry_after_ms=500)
+
+    def _limit(
+        self,
+        operation: str,
+        connection: Connection,
+        amount: float = 1,
+        *,
+        device: bytes | None = None,
+        serial: bytes | None = None,
+        account: bytes | None = None,
+    ) -> None:
+        """Charge what is asked to everyone it is charged to. Raises RATE_LIMITED with the time to wait."""
+        row = connection.device
+        self._check(
+            operation,
+            self._time.monotonic(),
+            amount,
+            connection=connection.budgets,
+            source=connection.source,
+            device=row.device if row is not None else device,
+            serial=serial,
+            account=account,
+        )
+
+    def _write(self, connection: Connection, request: int, job: Job, then: Then) -> None:
+        connection.under_way += 1
+        self._store.write(job, self._done(connection, request, then))
+
+    def _read(self, connection: Connection, request: int, job: Job, then: Then) -> None:
+        connection.under_way += 1
+        self._store.read(job, self._done(connection, request, then))
+
+    def _done(self, connection: Connection, request: int, then: Then) -> Callable[[Any, WireError | None], None]:
+        """What follows a job: its effects and the reply, or the refusal. Effects follow even if the asker has gone."""
+
+        def done(result: Any, error: WireError | None) -> None:
+            connection.under_way -= 1
+            if error is not None:
+                self._refuse(connection, request, error)
+                return
+            try:
+                reply = then(result)
+                if reply is not None:
+                    connection.send(reply)
+            except Exception as bug:
+                connection.bug(bug)
+
+        return done
+
+    def _refuse(self, connection: Connection, request: int, error: WireError) -> None:
+        self._metrics.count("refused", reason=error.kind.name)
+        connection.refuse(request, error)
+
+
+def knows(tables: Tables, account: AccountId) -> list[Any]:
+    """Everything the server holds about an account, gathered from the services that hold it."""
+
+    def packages(queue: QueueNumber) -> str:
+        stock = keys.stock(tables, queue)
+        resorts = ", ".join(str(suite) for suite in stock.last_resorts) or "none"
+        return f"{stock.classic} of suite 1, {stock.hybrid} of suite 79, last resorts: {resorts}"
+
+    def revoked(queue: QueueNumber) -> str:
+        return f"{tables.revoked_count(queue)} revoked serials"
+
+    return accounts.knows(tables, account, accounts.Holdings(packages, revoked))

@@ -1,0 +1,73 @@
+"""Which connections are open, and which of them serves which device now; the newest of a device replaces.
+
+What waits and what is under way for a device lives in services/mailboxes.py; the hub only knows who to tell: everyone
+that the server is about to stop, a device that its account was deleted, a silent connection that its time is over.
+Source: docs/protocol/delivery.md, "Live connections".
+"""
+
+from collections.abc import Iterable
+
+from taube.server.gateway.connection import Connection
+from taube.server.ports import QueueNumber
+from taube.wire.messages import Draining
+from taube.wire.session import State
+
+
+class Hub:
+    """All open connections of this process."""
+
+    def __init__(self) -> None:
+        self._open: set[Connection] = set()
+        self._devices: dict[QueueNumber, Connection] = {}
+
+    def add(self, connection: Connection) -> None:
+        self._open.add(connection)
+
+    def serves(self, queue: QueueNumber, connection: Connection) -> None:
+        """*connection* is the device connection of *queue* from now on."""
+        self._devices[queue] = connection
+
+    def remove(self, connection: Connection) -> None:
+        """*connection* is closed."""
+        self._open.discard(connection)
+        row = connection.device
+        if row is not None and self._devices.get(row.queue) is connection:
+            del self._devices[row.queue]
+
+    def queues(self) -> list[QueueNumber]:
+        """Queues of the devices that are connected."""
+        return list(self._devices)
+
+    def end(self, queues: Iterable[QueueNumber]) -> None:
+        """Close the connections of devices that are no more."""
+        for queue in queues:
+            connection = self._devices.get(queue)
+            if connection is not None:
+                connection.ended()
+
+    def check(self, now: float) -> None:
+        """Look after deadlines; *now* is monotonic seconds."""
+        for connection in list(self._open):
+            connection.check(now)
+
+    def announce(self, retry_after_ms: Iterable[int]) -> None:
+        """Tell every client to come back later, each after a time of its own."""
+        for connection, after in zip(list(self._open), retry_after_ms, strict=False):
+            if connection.session.state is not State.CLOSED:
+                connection.send(Draining(after))
+
+    def close_all(self) -> None:
+        for connection in list(self._open):
+            connection.close(1012)
+
+    def abort_all(self) -> None:
+        for connection in list(self._open):
+            connection.abort()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def devices(self) -> int:
+        """How many device connections there are."""
+        return len(self._devices)
