@@ -14,7 +14,7 @@ from typing import Final
 
 from taube.client.account import Account
 from taube.client.errors import EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, UserError
-from taube.client.events import Message
+from taube.client.events import Connected, Disconnected, Message
 from taube.terminal import Terminal, json_line, qr_code, safe_line, safe_text
 
 SEND_TIMEOUT_S: Final = 20.0
@@ -196,11 +196,28 @@ async def _read(options: argparse.Namespace, terminal: Terminal) -> int:
     async with _open(options, terminal) as me:
         chat = me.chat(options.chat) if options.chat is not None else None
         show = _print_json if options.json else _print_message
-        async for batch in me.read(chat, wait_s=options.wait, follow=options.follow):
-            for message in batch:
-                show(message, terminal)
-            terminal.out.flush()
+        telling = asyncio.create_task(_tell_connection(me, terminal)) if options.follow and terminal.can_ask else None
+        try:
+            async for batch in me.read(chat, wait_s=options.wait, follow=options.follow):
+                for message in batch:
+                    show(message, terminal)
+        finally:
+            if telling is not None:
+                telling.cancel()
     return 0
+
+
+async def _tell_connection(me: Account, terminal: Terminal) -> None:
+    """Tell a person who follows that messages cannot come at the moment, and when they can again."""
+    away = False
+    async for event in me.events():
+        if isinstance(event, Disconnected):
+            if not away:
+                terminal.hint(f"{safe_line(event.reason)} Trying again.")
+            away = True
+        elif isinstance(event, Connected) and away:
+            terminal.hint("Connected again.")
+            away = False
 
 
 def _print_json(message: Message, terminal: Terminal) -> None:

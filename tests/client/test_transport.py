@@ -151,6 +151,25 @@ def test_a_cut_connection_fails_every_request_under_way() -> None:
     run(story)
 
 
+def test_a_draining_server_gets_no_new_request_but_answers_what_is_under_way() -> None:
+    async def story(server: TinyServer) -> None:
+        waiting: list[int] = []
+        server.answer = lambda c: waiting.append(c.request)  # type: ignore[func-returns-value]
+        transport = transport_to(server)
+        link = await transport.anonymous("gate")
+        request = asyncio.create_task(link.expect(GateState, look))
+        while not waiting:
+            await asyncio.sleep(0.005)
+        server.connections[0].say(Draining(0))
+        while link.is_open:
+            await asyncio.sleep(0.005)
+        server.connections[0].say(GateState(waiting[0], b"still"))
+        assert (await request).value == b"still"
+        assert await transport.anonymous("gate") is not link
+
+    run(story)
+
+
 def test_a_cancelled_request_leaves_the_link_good_and_its_late_reply_is_ignored() -> None:
     async def story(server: TinyServer) -> None:
         late: list[int] = []

@@ -203,11 +203,12 @@ class Link:
         self._writable.set()
         self._idle_s = idle_s
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._draining = False
 
     @property
     def is_open(self) -> bool:
-        """Whether requests can still be made."""
-        return self.lost is None
+        """Whether it is worth making requests: the link lives, and the server is not about to end it."""
+        return self.lost is None and not self._draining
 
     async def request(self, build: Callable[[int], Command], timeout_s: float = REQUEST_TIMEOUT_S) -> Reply:
         """Send what *build* makes of a request id and return its reply.
@@ -339,11 +340,9 @@ class Link:
     def _event(self, event: Event, size: int) -> None:
         """An anonymous link expects none but Draining, after which it takes no new request."""
         if isinstance(event, Draining):
-            self._drained()
-
-    def _drained(self) -> None:
-        if not self._pending:
-            self._lose(ConnectionLost(f"{self.origin} is about to restart."))
+            self._draining = True
+            if not self._pending:
+                self._lose(ConnectionLost(f"{self.origin} is about to restart."))
 
     def _lose(self, error: TransportError) -> None:
         if self.lost is not None:
@@ -429,13 +428,11 @@ class DeviceLink(Link):
         self._queued_bytes += size
         self._arrived.set()
         if isinstance(event, Draining):
+            self._draining = True
             self.reconnect_after_ms = event.retry_after_ms
         elif isinstance(event, Replaced):
             self.replaced = True
         self._pause_reading_if_full()
-
-    def _drained(self) -> None:
-        pass
 
     def _pause_reading_if_full(self) -> None:
         full = len(self._queue) >= QUEUE_EVENTS and not self._pending
