@@ -6,6 +6,10 @@
 A generated part stands between `<!-- generated: name -->` and `<!-- end -->`; its name is a key of PARTS.
 """
 
+import ast
+import dataclasses
+import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -159,6 +163,89 @@ def errors_table() -> str:
     )
 
 
+def map_of(package: str) -> str:
+    """Every module of a package (or of the top), with the first sentence of its head."""
+    folder = ROOT / "src" / "taube" / package
+    found = sorted(folder.rglob("*.py") if package else folder.glob("*.py"))
+    rows = []
+    for path in found:
+        head = ast.get_docstring(ast.parse(path.read_text())) or ""
+        if path.name != "__init__.py":
+            link = os.path.relpath(path, ROOT / "docs")
+            rows.append((f"[{path.relative_to(folder)}]({link})", first_sentence(head)))
+    return table(("file", "what it is for"), rows)
+
+
+def first_sentence(head: str) -> str:
+    """The first sentence of a docstring."""
+    text = " ".join(head.split("\n\n")[0].split())
+    return re.split(r"(?<=[a-z)`”])\. ", text)[0].rstrip(".:") + "."
+
+
+def settings_table() -> str:
+    """Every setting of a server, by slice: name, default, meaning."""
+    from taube.server.app import Settings
+
+    rows = []
+    for slice_ in dataclasses.fields(Settings):
+        rows += settings_of(slice_.name, type(getattr(Settings(), slice_.name)))
+    return table(("setting", "default", "meaning"), rows)
+
+
+def settings_of(prefix: str, kind: type) -> list[tuple[str, str, str]]:
+    """The fields of one slice with the docstring that stands behind each."""
+    tree = ast.parse(inspect.getsource(kind)).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    meanings: dict[str, str] = {}
+    for field, behind in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(behind, ast.Expr):
+            meanings[field.target.id] = " ".join(str(getattr(behind.value, "value", "")).split())
+    rows = []
+    for name, default in ((setting.name, getattr(kind(), setting.name)) for setting in dataclasses.fields(kind)):
+        if dataclasses.is_dataclass(default):
+            rows += settings_of(f"{prefix}.{name}", type(default))
+        elif not isinstance(default, tuple):
+            rows.append((f"`{prefix}.{name}`", shown(default), meanings.get(name, "–")))
+    return rows
+
+
+def shown(value: object) -> str:
+    """A default."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000:
+        return f"{value:,}"
+    return str(value)
+
+
+def limits_table() -> str:
+    """What clients may ask, per whom."""
+    from taube.server.limits import LIMITS
+
+    rows = (
+        (limit.operation, limit.scope.value, f"{limit.burst:,.0f} {limit.unit}", refill(limit.per_s))
+        for limit in LIMITS
+    )
+    return table(("operation", "counted per", "at once", "refilled"), rows)
+
+
+def refill(per_s: float) -> str:
+    """A rate in the unit that makes it readable."""
+    for unit, seconds in (("second", 1), ("minute", 60), ("hour", 3600)):
+        if per_s * seconds >= 1:
+            return f"{per_s * seconds:,.0f} a {unit}"
+    return f"{per_s * 86_400:,.0f} a day"
+
+
+def metrics_table() -> str:
+    """The catalogue of metrics."""
+    from taube.server.ops.observe import METRICS
+
+    rows = (
+        (f"`taube_{metric.name}`", metric.kind, metric.unit, ", ".join(metric.reasons) or "–", metric.help)
+        for metric in METRICS
+    )
+    return table(("metric", "kind", "unit", "reasons", "meaning"), rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "states": states_table,
     "commands": commands_table,
@@ -166,6 +253,13 @@ PARTS: dict[str, Callable[[], str]] = {
     "events": lambda: message_table(codec.EVENTS),
     "parts": parts_table,
     "errors": errors_table,
+    "map-top": lambda: map_of(""),
+    "map-wire": lambda: map_of("wire"),
+    "map-server": lambda: map_of("server"),
+    "map-client": lambda: map_of("client"),
+    "limits": limits_table,
+    "settings": settings_table,
+    "metrics": metrics_table,
 }
 
 
