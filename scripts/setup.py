@@ -90,7 +90,7 @@ def pip(arguments: list[str], total: int) -> None:
             output.append(line)
             if total and line.startswith(("Collecting ", "Requirement already satisfied: ")):
                 count += 1
-                progress(f"  {min(count, total)} of {total}: {line.split(': ')[-1].split()[-1].split('==')[0]}")
+                progress(f"  {min(count, total)} of {total}: {name_in(line)}")
             elif total and line.startswith("Installing collected"):
                 progress("  unpacking …")
     progress("")
@@ -100,9 +100,22 @@ def pip(arguments: list[str], total: int) -> None:
         raise SetupFailed(explain("".join(output)))
 
 
+def name_in(line: str) -> str:
+    """The package that a line of pip's is about."""
+    return line.removeprefix("Collecting ").removeprefix("Requirement already satisfied: ").split("==")[0].split()[0]
+
+
 def explain(output: str) -> str:
     """One sentence for what pip said."""
-    signs = ("NewConnectionError", "name resolution", "Max retries", "ConnectTimeout", "ReadTimeout", "ProxyError")
+    signs = (
+        "ConnectionError",
+        "name resolution",
+        "Max retries",
+        "Timeout",
+        "ProxyError",
+        "SSLError",
+        "Could not fetch",
+    )
     if any(sign in output for sign in signs):
         return "The packages could not be fetched: check that this machine reaches the internet, then run make again."
     if "No space left" in output:
