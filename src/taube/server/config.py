@@ -4,10 +4,11 @@ Each setting is a field with its unit in its name and a docstring beside it; doc
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
+from taube.server.limits import LimitSettings
 from taube.server.services.mailboxes import MailboxSettings
+from taube.server.stores.sqlite import SqliteSettings
 from taube.wire.errors import TaubeError
 
 EX_USAGE: Final = 64
@@ -36,18 +37,7 @@ class ServerConfig:
     """Everything that rules a server, by slice."""
 
     mailboxes: MailboxSettings = field(default_factory=MailboxSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    sqlite: SqliteSettings = field(default_factory=SqliteSettings)
     unused_months: int = 12
     """Accounts that were not used for so many months are forgotten; 0 keeps them."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """What the command line says about a server to run (see `taube serve --help`)."""
-
-    data: Path
-    listen: str = "127.0.0.1:8080"
-    url: str | None = None
-    ops: str = "127.0.0.1:0"
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    config: Path | None = None

@@ -15,7 +15,7 @@ Source: docs/protocol/delivery.md; STYLE.md §3.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, NewType, Protocol, TypeVar
 
-from taube.wire.errors import WireError
+from taube.wire.errors import TaubeError, WireError
 from taube.wire.messages import AccountId, DeviceId, GateName, Serial
 
 T = TypeVar("T")
@@ -59,6 +59,10 @@ class Metrics(Protocol):
 
     def observe(self, name: str, value: float) -> None:
         """Add one measurement, in the unit of the metric's name."""
+
+
+class StoreUnusable(TaubeError):
+    """A store that cannot be opened: one sentence for the operator. Nothing in it was changed."""
 
 
 # ---------------------------------------------------------------- rows

@@ -1,0 +1,935 @@
+"""The embedded engine: one SQLite file in WAL mode, one writer thread, every answer after the fsync of a group commit.
+
+Whatever arrives while the writer is busy becomes its next batch: one transaction with all new envelopes, then all
+acknowledged ones, then the jobs over tables, each in a savepoint of its own. Its answers go to the event loop in one
+call. When the commit fails (disk full, disk error), nothing of the batch is kept, every caller hears it, and the next
+batch tries again.
+
+Reads: jobs over tables are a few look-ups by key and run on the event loop, gathered once a turn; what may touch much
+of the file (looking up a mailbox's contents, reading a queue) runs in a reader thread.
+
+Every statement that the threads run for envelopes does its work for many rows in a single step and returns at most
+one row. SQLite lets go of the interpreter lock around each step, and getting it back from a busy event loop costs up
+to the switch interval: measured with a busy second thread, 1,440 µs for each row inserted by `executemany`, 60 µs by
+statements of 256 rows.
+
+An envelope is one row under a single integer: queue number * 2^32 + sequence.
+
+The one importer of `apsw` on the server; it brings its own SQLite, the same on every machine. Other processes
+(`taube admin`) may write the file at the same time. Source: docs/protocol/delivery.md, DEL-10, DEL-11.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import apsw
+
+from taube.server import ledger
+from taube.server.ledger import Entry
+from taube.server.ports import (
+    AccountRow,
+    DeviceRow,
+    EnvelopeRow,
+    InvitationRow,
+    MailboxId,
+    MailboxRow,
+    Outcome,
+    QueueNumber,
+    StoredEnvelope,
+    StoreUnusable,
+    Tables,
+)
+from taube.wire.errors import BUSY, INTERNAL, STORAGE, WireError
+from taube.wire.messages import AccountId, DeviceId, GateName, Serial
+
+SCHEMA_VERSION: Final = 1
+APPLICATION_ID: Final = 0x7A0BE001
+_LOW: Final = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteSettings:
+    """How the embedded engine uses file and memory."""
+
+    busy_timeout_ms: int = 10_000
+    """How long a write waits for another process that is writing."""
+    backlog_jobs: int = 5_000
+    """Jobs that wait for the writer; above it, a command is answered busy."""
+    cache_kib: int = 16 * 1024
+    """Page cache of each connection to the file."""
+    checkpoint_pages: int = 4_000
+    """Pages in the write-ahead log before they are written back."""
+    delete_pause_s: float = 0.05
+    """How long acknowledged envelopes may wait for company before they are deleted on their own."""
+    foreign_check_s: float = 2.0
+    """How often an idle writer looks whether another process has written the file."""
+
+
+# ---------------------------------------------------------------- schema
+
+
+class Column(NamedTuple):
+    """A column, its SQL, and the ledger entry that permits it."""
+
+    name: str
+    sql: str
+    entry: Entry
+
+
+class Table(NamedTuple):
+    """A table; *tail* is its key, *without_rowid* how it is laid out."""
+
+    name: str
+    columns: tuple[Column, ...]
+    tail: str = ""
+    without_rowid: bool = True
+
+
+SCHEMA: Final = (
+    Table(
+        "account",
+        (
+            Column("account", "BLOB PRIMARY KEY", ledger.ACCOUNT),
+            Column("genesis", "BLOB NOT NULL", ledger.ACCOUNT),
+            Column("device_list", "BLOB NOT NULL", ledger.ACCOUNT),
+            Column("counter", "INTEGER NOT NULL", ledger.ACCOUNT),
+            Column("created_month", "INTEGER NOT NULL", ledger.ACCOUNT_MONTHS),
+            Column("used_month", "INTEGER NOT NULL", ledger.ACCOUNT_MONTHS),
+        ),
+    ),
+    Table(
+        "device",
+        (
+            Column("queue", "INTEGER PRIMARY KEY AUTOINCREMENT", ledger.DEVICE),
+            Column("account", "BLOB NOT NULL", ledger.DEVICE),
+            Column("device", "BLOB NOT NULL", ledger.DEVICE),
+            Column("login_key", "BLOB NOT NULL", ledger.DEVICE),
+            Column("mailbox", "BLOB NOT NULL UNIQUE", ledger.DEVICE),
+            Column("remint", "INTEGER NOT NULL DEFAULT 0", ledger.DEVICE),
+        ),
+        "UNIQUE (account, device)",
+        without_rowid=False,
+    ),
+    Table(
+        "revoked",
+        (
+            Column("queue", "INTEGER NOT NULL", ledger.REVOKED_SERIAL),
+            Column("serial", "BLOB NOT NULL", ledger.REVOKED_SERIAL),
+        ),
+        "PRIMARY KEY (queue, serial)",
+    ),
+    Table(
+        "invitation",
+        (
+            Column("hash", "BLOB PRIMARY KEY", ledger.INVITATION),
+            Column("uses_left", "INTEGER NOT NULL", ledger.INVITATION),
+            Column("expires_at_ms", "INTEGER NOT NULL", ledger.INVITATION),
+        ),
+    ),
+    Table(
+        "key_package",
+        (
+            Column("queue", "INTEGER NOT NULL", ledger.KEY_PACKAGE),
+            Column("suite", "INTEGER NOT NULL", ledger.KEY_PACKAGE),
+            Column("last_resort", "INTEGER NOT NULL", ledger.KEY_PACKAGE),
+            Column("place", "INTEGER NOT NULL", ledger.KEY_PACKAGE),
+            Column("day", "INTEGER NOT NULL", ledger.KEY_PACKAGE),
+            Column("package", "BLOB NOT NULL", ledger.KEY_PACKAGE),
+        ),
+        "PRIMARY KEY (queue, suite, last_resort, place)",
+    ),
+    Table(
+        "gate",
+        (
+            Column("name", "BLOB PRIMARY KEY", ledger.GATE),
+            Column("day", "INTEGER NOT NULL", ledger.GATE),
+            Column("value", "BLOB NOT NULL", ledger.GATE),
+        ),
+    ),
+    Table(
+        "envelope",
+        (
+            Column("key", "INTEGER PRIMARY KEY", ledger.ENVELOPE),
+            Column("serial", "BLOB NOT NULL", ledger.ENVELOPE),
+            Column("hour", "INTEGER NOT NULL", ledger.ENVELOPE),
+            Column("body", "BLOB NOT NULL", ledger.ENVELOPE),
+        ),
+        without_rowid=False,
+    ),
+    Table(
+        "fact",
+        (
+            Column("name", "TEXT PRIMARY KEY", ledger.SERVER),
+            Column("value", "BLOB NOT NULL", ledger.SERVER),
+        ),
+    ),
+)
+"""The newest schema."""
+
+INDEXES: Final = ("CREATE INDEX gate_by_day ON gate (day)",)
+
+
+def create_sql() -> list[str]:
+    """The statements that make the newest schema in an empty file."""
+    statements = []
+    for table in SCHEMA:
+        parts = [f"{column.name} {column.sql}" for column in table.columns] + ([table.tail] if table.tail else [])
+        layout = " WITHOUT ROWID" if table.without_rowid else ""
+        statements.append(f"CREATE TABLE {table.name} ({', '.join(parts)}){layout}")
+    return [*statements, *INDEXES]
+
+
+UPGRADES: Final[dict[int, tuple[str, ...]]] = {}
+"""Schema version -> statements that lead to the next one."""
+
+
+# ---------------------------------------------------------------- statements for many rows
+
+
+def _insert_sql(rows: int) -> str:
+    return "INSERT OR REPLACE INTO envelope (key, serial, hour, body) VALUES " + ", ".join(["(?, ?, ?, ?)"] * rows)
+
+
+def _delete_sql(ranges: int) -> str:
+    return (
+        f"WITH gone (low, high) AS (VALUES {', '.join(['(?, ?)'] * ranges)}) DELETE FROM envelope WHERE key IN"
+        " (SELECT held.key FROM gone CROSS JOIN envelope AS held WHERE held.key BETWEEN gone.low AND gone.high)"
+    )
+
+
+def _load_sql(mailboxes: int) -> str:
+    wanted = ", ".join(f"({place}, ?)" for place in range(mailboxes))
+    mine = f"key BETWEEN device.queue << 32 AND (device.queue << 32) + {_LOW}"
+    return (
+        f"WITH wanted (place, mailbox) AS (VALUES {wanted}) SELECT json_group_array(json_array(place, queue,"
+        f" coalesce((SELECT max(key) & {_LOW} FROM envelope WHERE {mine}), 0),"
+        f" (SELECT json_group_array(json_array(hex(serial), envelopes, size)) FROM"
+        "   (SELECT serial, count(*) AS envelopes, sum(length(body)) AS size FROM envelope"
+        f"   WHERE {mine} GROUP BY serial)),"
+        " (SELECT coalesce(group_concat(hex(serial), ' '), '') FROM revoked WHERE revoked.queue = device.queue)))"
+        " FROM wanted CROSS JOIN device ON device.mailbox = wanted.mailbox"
+    )
+
+
+_FETCH_SQL: Final = f"""
+    WITH near AS (SELECT key, length(body) AS size FROM envelope WHERE key > ?1 AND key <= ?2 ORDER BY key LIMIT ?3 +
+    1), fitting AS (SELECT key, row_number() OVER (ORDER BY key) AS place, sum(size) OVER (ORDER BY key) AS total FROM
+    near) SELECT (SELECT count(*) FROM near), group_concat( (held.key & {_LOW}) || ' ' || hex(held.serial) || ' ' ||
+    hex(held.body), ',' ORDER BY held.key) FROM fitting CROSS JOIN envelope AS held ON held.key = fitting.key WHERE
+    place <= ?3 AND (total <= ?4 OR place = 1)
+"""
+
+_INSERT_SIZES: Final = (256, 64, 16, 4, 1)
+_PAD_SIZES: Final = (1, 8, 64)
+_INSERTS: Final = {size: _insert_sql(size) for size in _INSERT_SIZES}
+_DELETES: Final = {size: _delete_sql(size) for size in _PAD_SIZES}
+_LOADS: Final = {size: _load_sql(size) for size in _PAD_SIZES}
+
+
+def _padded(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """*items* in groups of 64, 8 or 1, the last one filled up by repeating its last item."""
+    at = 0
+    while at < len(items):
+        left = len(items) - at
+        size = next((each for each in _PAD_SIZES if each >= left), _PAD_SIZES[-1])
+        group = list(items[at : at + size])
+        yield group + [group[-1]] * (size - len(group))
+        at += size
+
+
+# ---------------------------------------------------------------- tables
+
+
+class SqliteTables(Tables):
+    """`ports.Tables` over one connection, inside a transaction that others begin and end."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._execute = connection.execute
+        self._changes = connection.changes
+        self.removed: set[int] = set()
+        """Queues that were removed; whoever runs a job empties it before and looks after."""
+
+    def _one(self, sql: str, *values: Any) -> Any:
+        return self._execute(sql, values).fetchone()
+
+    # accounts and devices
+
+    def account(self, account: AccountId) -> AccountRow | None:
+        row = self._one(
+            "SELECT account, genesis, device_list, counter, created_month, used_month FROM account WHERE account = ?",
+            account,
+        )
+        return AccountRow(*row) if row else None
+
+    def add_account(self, row: AccountRow) -> None:
+        self._execute("INSERT INTO account VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def replace_list(self, account: AccountId, device_list: bytes, counter: int) -> None:
+        self._execute(
+            "UPDATE account SET device_list = ?, counter = ? WHERE account = ?", (device_list, counter, account)
+        )
+
+    def touch_account(self, account: AccountId, month: int) -> None:
+        self._execute("UPDATE account SET used_month = ? WHERE account = ?", (month, account))
+
+    def remove_account(self, account: AccountId) -> None:
+        self._execute("DELETE FROM account WHERE account = ?", (account,))
+
+    def unused_accounts(self, before_month: int, limit: int) -> list[AccountId]:
+        rows = self._execute(
+            "SELECT account FROM account WHERE used_month < ? ORDER BY account LIMIT ?", (before_month, limit)
+        )
+        return [AccountId(row[0]) for row in rows]
+
+    _DEVICE = "SELECT queue, account, device, login_key, mailbox, remint FROM device"
+
+    @staticmethod
+    def _device(row: Any) -> DeviceRow | None:
+        return _device_row(row) if row else None
+
+    def device(self, account: AccountId, device: DeviceId) -> DeviceRow | None:
+        return self._device(self._one(f"{self._DEVICE} WHERE account = ? AND device = ?", account, device))
+
+    def devices(self, account: AccountId) -> list[DeviceRow]:
+        rows = self._execute(f"{self._DEVICE} WHERE account = ? ORDER BY queue", (account,))
+        return [_device_row(row) for row in rows]
+
+    def device_at(self, mailbox: MailboxId) -> DeviceRow | None:
+        return self._device(self._one(f"{self._DEVICE} WHERE mailbox = ?", mailbox))
+
+    def device_of(self, queue: QueueNumber) -> DeviceRow | None:
+        return self._device(self._one(f"{self._DEVICE} WHERE queue = ?", queue))
+
+    def add_device(self, account: AccountId, device: DeviceId, login_key: bytes, mailbox: MailboxId) -> DeviceRow:
+        (queue,) = self._one(
+            "INSERT INTO device (account, device, login_key, mailbox) VALUES (?, ?, ?, ?) RETURNING queue",
+            account,
+            device,
+            login_key,
+            mailbox,
+        )
+        return DeviceRow(queue, account, device, login_key, mailbox, False)
+
+    def remove_device(self, queue: QueueNumber) -> None:
+        self._execute("DELETE FROM device WHERE queue = ?", (queue,))
+        self._execute("DELETE FROM revoked WHERE queue = ?", (queue,))
+        self._execute("DELETE FROM key_package WHERE queue = ?", (queue,))
+        self._execute(_DELETES[1], (queue << 32, queue << 32 | _LOW))
+        self.removed.add(queue)
+
+    def waiting(self, queue: QueueNumber) -> tuple[int, int]:
+        count, size = self._one(
+            "SELECT count(*), coalesce(sum(length(body)), 0) FROM envelope WHERE key BETWEEN ? AND ?",
+            queue << 32,
+            queue << 32 | _LOW,
+        )
+        return count, size
+
+    # revocations
+
+    def revoke(self, queue: QueueNumber, serial: bytes) -> None:
+        self._execute("INSERT OR IGNORE INTO revoked VALUES (?, ?)", (queue, serial))
+
+    def is_revoked(self, queue: QueueNumber, serial: bytes) -> bool:
+        return self._one("SELECT 1 FROM revoked WHERE queue = ? AND serial = ?", queue, serial) is not None
+
+    def revoked_count(self, queue: QueueNumber) -> int:
+        return int(self._one("SELECT count(*) FROM revoked WHERE queue = ?", queue)[0])
+
+    def renew_mailbox(self, queue: QueueNumber, mailbox: MailboxId) -> None:
+        self._execute("UPDATE device SET mailbox = ?, remint = 1 WHERE queue = ?", (mailbox, queue))
+        self._execute("DELETE FROM revoked WHERE queue = ?", (queue,))
+
+    def clear_remint(self, queue: QueueNumber) -> None:
+        self._execute("UPDATE device SET remint = 0 WHERE queue = ?", (queue,))
+
+    # invitations
+
+    def invitation(self, hash: bytes) -> InvitationRow | None:
+        row = self._one("SELECT hash, uses_left, expires_at_ms FROM invitation WHERE hash = ?", hash)
+        return InvitationRow(*row) if row else None
+
+    def add_invitation(self, row: InvitationRow) -> None:
+        self._execute("INSERT OR REPLACE INTO invitation VALUES (?, ?, ?)", row)
+
+    def use_invitation(self, hash: bytes) -> None:
+        self._execute("UPDATE invitation SET uses_left = uses_left - 1 WHERE hash = ?", (hash,))
+
+    def remove_invitation(self, hash: bytes) -> bool:
+        self._execute("DELETE FROM invitation WHERE hash = ?", (hash,))
+        return self._changes() > 0
+
+    def expire_invitations(self, before_ms: int) -> int:
+        self._execute("DELETE FROM invitation WHERE expires_at_ms < ?", (before_ms,))
+        return self._changes()
+
+    # key packages
+
+    def packages_left(self, queue: QueueNumber, suite: int) -> int:
+        sql = "SELECT count(*) FROM key_package WHERE queue = ? AND suite = ? AND last_resort = 0"
+        return int(self._one(sql, queue, suite)[0])
+
+    def last_resorts(self, queue: QueueNumber) -> list[int]:
+        rows = self._execute(
+            "SELECT suite FROM key_package WHERE queue = ? AND last_resort = 1 ORDER BY suite", (queue,)
+        )
+        return [row[0] for row in rows]
+
+    def add_packages(self, queue: QueueNumber, suite: int, packages: Sequence[bytes], day: int) -> None:
+        (top,) = self._one(
+            "SELECT coalesce(max(place), 0) FROM key_package WHERE queue = ? AND suite = ? AND last_resort = 0",
+            queue,
+            suite,
+        )
+        values = [value for place, each in enumerate(packages, top + 1) for value in (queue, suite, place, day, each)]
+        rows = ", ".join(["(?, ?, 0, ?, ?, ?)"] * len(packages))
+        if packages:
+            self._execute(
+                f"INSERT INTO key_package (queue, suite, last_resort, place, day, package) VALUES {rows}", values
+            )
+
+    def clear_packages(self, queue: QueueNumber, suite: int) -> None:
+        self._execute("DELETE FROM key_package WHERE queue = ? AND suite = ? AND last_resort = 0", (queue, suite))
+
+    def set_last_resort(self, queue: QueueNumber, suite: int, package: bytes, day: int) -> None:
+        self._execute("INSERT OR REPLACE INTO key_package VALUES (?, ?, 1, 0, ?, ?)", (queue, suite, day, package))
+
+    def claim_package(self, queue: QueueNumber, suite: int) -> bytes | None:
+        row = self._one(
+            "SELECT last_resort, place, package FROM key_package WHERE queue = ? AND suite = ?"
+            " ORDER BY last_resort, place LIMIT 1",
+            queue,
+            suite,
+        )
+        if row is None:
+            return None
+        last_resort, place, package = row
+        if not last_resort:
+            self._execute(
+                "DELETE FROM key_package WHERE queue = ? AND suite = ? AND last_resort = 0 AND place = ?",
+                (queue, suite, place),
+            )
+        return bytes(package)
+
+    def expire_packages(self, before_day: int) -> int:
+        self._execute("DELETE FROM key_package WHERE day < ?", (before_day,))
+        return self._changes()
+
+    # gates
+
+    def claim_gate(self, name: GateName, value: bytes, day: int) -> bytes:
+        self._execute("INSERT OR IGNORE INTO gate (name, day, value) VALUES (?, ?, ?)", (name, day, value))
+        return value if self._changes() else bytes(self._one("SELECT value FROM gate WHERE name = ?", name)[0])
+
+    def read_gate(self, name: GateName) -> bytes | None:
+        row = self._one("SELECT value FROM gate WHERE name = ?", name)
+        return row[0] if row else None
+
+    def expire_gates(self, before_day: int) -> int:
+        self._execute("DELETE FROM gate WHERE day < ?", (before_day,))
+        return self._changes()
+
+    # the server's own facts
+
+    def fact(self, name: str) -> bytes | None:
+        row = self._one("SELECT value FROM fact WHERE name = ?", name)
+        return row[0] if row else None
+
+    def set_fact(self, name: str, value: bytes) -> None:
+        self._execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
+
+    def facts(self, prefix: str) -> dict[str, bytes]:
+        rows = self._execute(
+            "SELECT name, value FROM fact WHERE substr(name, 1, ?) = ? ORDER BY name", (len(prefix), prefix)
+        )
+        return {row[0]: row[1] for row in rows}
+
+    # queues
+
+    def expire_envelopes(self, before_hour: int, limit: int) -> list[tuple[QueueNumber, int]]:
+        """Jumps from queue to queue: within one, the oldest come first. Drops what lies in queues of no device, too."""
+        gone: list[tuple[QueueNumber, int]] = []
+        at = 0
+        while limit > 0:
+            row = self._one("SELECT min(key) FROM envelope WHERE key >= ?", at)
+            if row is None or row[0] is None:
+                break
+            queue = row[0] >> 32
+            at = (queue + 1) << 32
+            orphan = self._one("SELECT 1 FROM device WHERE queue = ?", queue) is None
+            self._execute(
+                "DELETE FROM envelope WHERE key IN (SELECT key FROM envelope WHERE key >= ? AND key < ?"
+                " AND key < coalesce((SELECT min(key) FROM envelope WHERE key >= ? AND key < ? AND hour >= ?), ?)"
+                " ORDER BY key LIMIT ?)",
+                (row[0], at, row[0], at, _LOW if orphan else before_hour, at, limit),
+            )
+            if self._changes():
+                gone.append((QueueNumber(queue), self._changes()))
+                limit -= self._changes()
+        return gone
+
+
+def _device_row(row: Any) -> DeviceRow:
+    queue, account, device, login_key, mailbox, remint = row
+    return DeviceRow(queue, account, device, login_key, mailbox, bool(remint))
+
+
+# ---------------------------------------------------------------- opening
+
+
+def open_connection(path: Path, settings: SqliteSettings) -> apsw.Connection:
+    """A connection with our settings. Raises StoreUnusable; changes nothing in a file that is not ours."""
+    try:
+        connection = apsw.Connection(os.fspath(path))
+        connection.set_busy_timeout(settings.busy_timeout_ms)
+        connection.pragma("journal_mode", "wal")
+        connection.pragma("synchronous", "full")
+        connection.pragma("secure_delete", "fast")
+        connection.pragma("cache_size", -settings.cache_kib)
+        connection.pragma("wal_autocheckpoint", settings.checkpoint_pages)
+        connection.pragma("journal_size_limit", 64 * 1024 * 1024)
+        connection.pragma("temp_store", "memory")
+    except apsw.Error as error:
+        raise _unusable(path, error) from error
+    return connection
+
+
+def prepare(path: Path, settings: SqliteSettings) -> None:
+    """Make the file, or bring it to the newest schema, each in one transaction. Raises StoreUnusable."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise StoreUnusable(f"Cannot write {path}: {error.strerror}. Check who owns the folder.") from error
+    try:
+        looking = apsw.Connection(os.fspath(path))
+        looking.set_busy_timeout(settings.busy_timeout_ms)
+        version, application = looking.pragma("user_version"), looking.pragma("application_id")
+        tables = looking.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        looking.close()
+    except apsw.Error as error:
+        raise _unusable(path, error) from error
+    if tables and application != APPLICATION_ID:
+        raise StoreUnusable(f"{path} is a database, but not one of a Taube server. Nothing was changed.")
+    if version > SCHEMA_VERSION:
+        raise StoreUnusable(
+            f"{path} was written by a newer version of Taube (schema {version}, this one knows {SCHEMA_VERSION})."
+            " Update Taube; nothing was changed."
+        )
+    connection = open_connection(path, settings)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        version = connection.pragma("user_version")
+        if version == 0:
+            steps: list[str] = create_sql()
+        else:
+            steps = [statement for step in range(version, SCHEMA_VERSION) for statement in UPGRADES[step]]
+        for statement in steps:
+            connection.execute(statement)
+        connection.pragma("application_id", APPLICATION_ID)
+        connection.pragma("user_version", SCHEMA_VERSION)
+        connection.execute("COMMIT")
+    except apsw.Error as error:
+        raise _unusable(path, error) from error
+    finally:
+        connection.close()
+
+
+def _unusable(path: Path, error: apsw.Error) -> StoreUnusable:
+    if isinstance(error, apsw.NotADBError | apsw.CorruptError):
+        return StoreUnusable(f"{path} is damaged ({error}). Nothing was changed: restore a backup, or repair a copy.")
+    if isinstance(error, apsw.FullError):
+        return StoreUnusable(f"The disk that holds {path} is full. Make room and start again; nothing is lost.")
+    if isinstance(error, apsw.BusyError):
+        return StoreUnusable(f"{path} is locked by another process. Wait for it to finish, or stop it.")
+    return StoreUnusable(f"Cannot use {path} ({error}). Check who owns it, and the disk.")
+
+
+@contextmanager
+def transaction(path: Path, settings: SqliteSettings | None = None) -> Iterator[Tables]:
+    """The tables of a file in one durable transaction, for `taube admin`; a server may be using the file meanwhile.
+
+    Leaving the block commits; an exception leaves nothing. Raises StoreUnusable.
+    """
+    settings = settings or SqliteSettings()
+    prepare(path, settings)
+    connection = open_connection(path, settings)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield SqliteTables(connection)
+        connection.execute("COMMIT")
+    except apsw.Error as error:
+        raise _unusable(path, error) from error
+    finally:
+        connection.close()
+
+
+# ---------------------------------------------------------------- the store
+
+
+class _Submission(NamedTuple):
+    rows: Sequence[EnvelopeRow]
+    done: Callable[[bool], None]
+    size: int
+
+
+class _Job(NamedTuple):
+    job: Callable[[Tables], Any]
+    done: Outcome
+
+
+_STORAGE_RETRY_MS: Final = 2_000
+
+
+def _storage_error(cause: BaseException) -> WireError:
+    error = WireError(STORAGE, retry_after_ms=_STORAGE_RETRY_MS)
+    error.__cause__ = cause
+    return error
+
+
+class SqliteStore:
+    """`ports.Store` over one file. Made and called on the event loop's thread; see the module's head."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        later: Callable[[Callable[[], None]], Any],
+        soon: Callable[[Callable[[], None]], Any],
+        problem: Callable[[str, BaseException], None] = lambda what, error: None,
+        foreign: Callable[[], None] = lambda: None,
+        observe: Callable[[str, float], None] = lambda name, value: None,
+        settings: SqliteSettings | None = None,
+    ) -> None:
+        """Open or make the file. Raises StoreUnusable.
+
+        *later*: `loop.call_soon_threadsafe`; *soon*: `loop.call_soon`. *problem(what, error)*: a write or read
+        failed, or a job has a bug; *foreign()*: another process wrote the file; *observe(name, value)*: "commit_s",
+        "commit_rows". All of these are called on the event loop.
+        """
+        self._settings = settings or SqliteSettings()
+        self._later = later
+        self._soon = soon
+        self._problem = problem
+        self._foreign = foreign
+        self._observe = observe
+        prepare(path, self._settings)
+        self._writing = open_connection(path, self._settings)
+        self._reading = open_connection(path, self._settings)
+        self._looking = open_connection(path, self._settings)
+        self._write_tables = SqliteTables(self._writing)
+        self._look_tables = SqliteTables(self._looking)
+        self._lock = threading.Condition()
+        self._submissions: list[_Submission] = []
+        self._jobs: list[_Job] = []
+        self._deletes: dict[int, int] = {}
+        self._backlog_bytes = 0
+        self._looks: list[_Job] = []
+        self._read_lock = threading.Condition()
+        self._reads: list[Callable[[], Callable[[], None]]] = []
+        self._closing = False
+        self._removed: set[int] = set()
+        self._data_version = self._writing.pragma("data_version")
+        self._threads = [
+            threading.Thread(target=self._write_loop, name="taube-writer"),
+            threading.Thread(target=self._read_loop, name="taube-reader"),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # ------------------------------------------------------------ called on the event loop
+
+    def write(self, job: Callable[[Tables], Any], done: Outcome) -> None:
+        if len(self._jobs) >= self._settings.backlog_jobs:
+            self._soon(lambda: done(None, WireError(BUSY, retry_after_ms=1_000)))
+            return
+        with self._lock:
+            self._jobs.append(_Job(job, done))
+            self._lock.notify()
+
+    def read(self, job: Callable[[Tables], Any], done: Outcome) -> None:
+        if not self._looks:
+            self._soon(self._look)
+        self._looks.append(_Job(job, done))
+
+    def backlog_bytes(self) -> int:
+        return self._backlog_bytes
+
+    def submit(
+        self, rows: Sequence[EnvelopeRow], deletes: Iterable[tuple[QueueNumber, int]], done: Callable[[bool], None]
+    ) -> None:
+        size = sum(len(row.body) for row in rows)
+        self._backlog_bytes += size
+        with self._lock:
+            self._submissions.append(_Submission(rows, done, size))
+            for queue, upto in deletes:
+                if upto > self._deletes.get(queue, 0):
+                    self._deletes[queue] = upto
+            if rows or len(self._submissions) == 1:
+                self._lock.notify()
+
+    def load(self, mailboxes: Sequence[MailboxId], done: Callable[[list[MailboxRow | None] | None], None]) -> None:
+        wanted = list(mailboxes)
+
+        def run() -> Callable[[], None]:
+            try:
+                rows = self._load(wanted)
+            except apsw.Error as error:
+                return self._failed("looking up mailboxes", error, lambda: done(None))
+            return lambda: done(rows)
+
+        self._queue_read(run)
+
+    def fetch(
+        self,
+        queue: QueueNumber,
+        after: int,
+        count: int,
+        size_bytes: int,
+        done: Callable[[list[StoredEnvelope] | None, bool], None],
+    ) -> None:
+        def run() -> Callable[[], None]:
+            try:
+                envelopes, more = self._fetch(queue, after, count, size_bytes)
+            except apsw.Error as error:
+                return self._failed("reading a queue", error, lambda: done(None, False))
+            return lambda: done(envelopes, more)
+
+        self._queue_read(run)
+
+    def close(self) -> None:
+        """Answers that are still due are handed to *later*, so run the loop once more afterwards to see them."""
+        with self._lock:
+            self._closing = True
+            self._lock.notify()
+        with self._read_lock:
+            self._read_lock.notify()
+        for thread in self._threads:
+            thread.join()
+        for connection in (self._reading, self._looking, self._writing):
+            connection.close()
+
+    # ------------------------------------------------------------ look-ups, on the event loop
+
+    def _look(self) -> None:
+        looks, self._looks = self._looks, []
+        for job, done in looks:
+            try:
+                result = job(self._look_tables)
+            except WireError as error:
+                done(None, error)
+            except apsw.Error as error:
+                self._problem("reading tables", error)
+                done(None, _storage_error(error))
+            except Exception as error:
+                self._problem("a look-up", error)
+                done(None, WireError(INTERNAL))
+            else:
+                done(result, None)
+
+    # ------------------------------------------------------------ the reader thread
+
+    def _queue_read(self, run: Callable[[], Callable[[], None]]) -> None:
+        with self._read_lock:
+            self._reads.append(run)
+            self._read_lock.notify()
+
+    def _read_loop(self) -> None:
+        while True:
+            with self._read_lock:
+                while not self._reads and not self._closing:
+                    self._read_lock.wait()
+                reads, self._reads = self._reads, []
+            if not reads:
+                return
+            self._answer([run() for run in reads])
+
+    def _load(self, wanted: list[MailboxId]) -> list[MailboxRow | None]:
+        rows: list[MailboxRow | None] = [None] * len(wanted)
+        at = 0
+        for group in _padded(wanted):
+            found = _only(self._reading, _LOADS[len(group)], group)[0]
+            for place, queue, top, held, revoked in json.loads(found):
+                if at + place < len(rows):
+                    rows[at + place] = MailboxRow(
+                        queue,
+                        top,
+                        {bytes.fromhex(serial): (count, size) for serial, count, size in _nested(held)},
+                        frozenset(map(bytes.fromhex, revoked.split())),
+                    )
+            at += len(group)
+        return rows
+
+    def _fetch(self, queue: int, after: int, count: int, size: int) -> tuple[list[StoredEnvelope], bool]:
+        low = queue << 32
+        near, packed = _only(self._reading, _FETCH_SQL, (low + after, low + _LOW, count, size))
+        if packed is None:
+            return [], False
+        envelopes = []
+        for row in packed.split(","):
+            sequence, serial, body = row.split(" ")
+            envelopes.append(StoredEnvelope(int(sequence), Serial(bytes.fromhex(serial)), bytes.fromhex(body)))
+        return envelopes, near > len(envelopes)
+
+    # ------------------------------------------------------------ the writer thread
+
+    def _write_loop(self) -> None:
+        while True:
+            with self._lock:
+                while not (self._submissions or self._jobs or self._closing):
+                    if not self._lock.wait(self._settings.foreign_check_s):
+                        break
+                only_deletes = not self._jobs and not any(each.rows for each in self._submissions)
+                if only_deletes and self._submissions and not self._closing:
+                    self._lock.wait(self._settings.delete_pause_s)
+                submissions, self._submissions = self._submissions, []
+                jobs, self._jobs = self._jobs, []
+                deletes, self._deletes = self._deletes, {}
+                closing = self._closing
+            if submissions or jobs or deletes:
+                self._answer(self._commit(submissions, jobs, deletes))
+            self._check_foreign()
+            if closing:
+                with self._lock:
+                    if not (self._submissions or self._jobs):
+                        return
+
+    def _commit(
+        self, submissions: list[_Submission], jobs: list[_Job], deletes: dict[int, int]
+    ) -> list[Callable[[], None]]:
+        tables, execute = self._write_tables, self._writing.execute
+        answers: list[Callable[[], None]] = []
+        size = sum(each.size for each in submissions)
+        began = time.monotonic()
+        ended_queues: set[int] = set()
+        try:
+            execute("BEGIN IMMEDIATE")
+            rows = self._insert([row for each in submissions for row in each.rows])
+            self._delete(deletes)
+            for job in jobs:
+                tables.removed.clear()
+                answers.append(self._run(job, tables))
+                ended_queues |= tables.removed
+            execute("COMMIT")
+        except (apsw.Error, MemoryError) as error:
+            self._roll_back()
+            with self._lock:
+                self._merge_deletes(deletes)
+            failed = [_answer_failed(job, error) for job in jobs]
+            failed += [_answer_stored(each, False) for each in submissions]
+            return [self._failed("writing", error, lambda: None), lambda: self._written(size, 0, 0.0), *failed]
+        self._removed |= ended_queues
+        took = time.monotonic() - began
+        return [
+            lambda: self._written(size, rows, took),
+            *(_answer_stored(each, True) for each in submissions),
+            *answers,
+        ]
+
+    def _insert(self, rows: list[EnvelopeRow]) -> int:
+        removed = self._removed
+        values: list[Any] = []
+        for queue, sequence, serial, hour, body in rows:
+            if queue not in removed:
+                values += (queue << 32 | sequence, serial, hour, body)
+        at, left = 0, len(values) // 4
+        for size in _INSERT_SIZES:
+            while left >= size:
+                self._writing.execute(_INSERTS[size], values[at : at + 4 * size])
+                at += 4 * size
+                left -= size
+        return len(values) // 4
+
+    def _delete(self, deletes: dict[int, int]) -> None:
+        for group in _padded([(queue << 32, queue << 32 | upto) for queue, upto in deletes.items()]):
+            self._writing.execute(_DELETES[len(group)], [bound for pair in group for bound in pair])
+
+    def _run(self, job: _Job, tables: SqliteTables) -> Callable[[], None]:
+        execute, done = self._writing.execute, job.done
+        execute("SAVEPOINT job")
+        try:
+            result = job.job(tables)
+        except apsw.ConstraintError as error:
+            self._undo_job()
+            return self._failed("a job", error, lambda: done(None, WireError(INTERNAL)))
+        except apsw.Error:
+            raise
+        except WireError as refusal:
+            self._undo_job()
+            refused = refusal
+            return lambda: done(None, refused)
+        except Exception as error:
+            self._undo_job()
+            return self._failed("a job", error, lambda: done(None, WireError(INTERNAL)))
+        execute("RELEASE job")
+        return lambda: done(result, None)
+
+    def _undo_job(self) -> None:
+        self._writing.execute("ROLLBACK TO job; RELEASE job")
+        self._write_tables.removed.clear()
+
+    def _roll_back(self) -> None:
+        try:
+            if self._writing.in_transaction:
+                self._writing.execute("ROLLBACK")
+        except apsw.Error:  # the connection reports what it has by its next statement
+            pass
+
+    def _merge_deletes(self, deletes: dict[int, int]) -> None:
+        for queue, upto in deletes.items():
+            self._deletes[queue] = max(upto, self._deletes.get(queue, 0))
+
+    def _check_foreign(self) -> None:
+        try:
+            version = self._writing.pragma("data_version")
+        except apsw.Error:
+            return
+        if version != self._data_version:
+            self._data_version = version
+            self._later(self._foreign)
+
+    # ------------------------------------------------------------ answers
+
+    def _answer(self, answers: list[Callable[[], None]]) -> None:
+        def run() -> None:
+            for answer in answers:
+                answer()
+
+        self._later(run)
+
+    def _failed(self, what: str, error: BaseException, answer: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            self._problem(what, error)
+            answer()
+
+        return run
+
+    def _written(self, size: int, rows: int, took_s: float) -> None:
+        self._backlog_bytes -= size
+        if took_s:
+            self._observe("commit_s", took_s)
+            self._observe("commit_rows", rows)
+
+
+def _answer_stored(submission: _Submission, kept: bool) -> Callable[[], None]:
+    return lambda: submission.done(kept)
+
+
+def _answer_failed(job: _Job, error: BaseException) -> Callable[[], None]:
+    return lambda: job.done(None, _storage_error(error))
+
+
+def _only(connection: apsw.Connection, sql: str, values: Sequence[Any]) -> Any:
+    """The one row of a statement that always has one."""
+    return connection.execute(sql, values).fetchone()
+
+
+def _nested(value: Any) -> Any:
+    """JSON within JSON: some versions of SQLite give an inner array as text."""
+    return json.loads(value) if isinstance(value, str) else value
