@@ -1,4 +1,4 @@
-"""The server's few cryptographic primitives: the one importer of `cryptography`. Services receive them as arguments.
+"""The server's few cryptographic primitives: the one importer of `cryptography`, given to services as arguments.
 
 AES-SIV (RFC 5297) seals addresses; Ed25519 (RFC 8032) verifies signatures. Nothing else is needed, nothing is signed.
 Source: docs/protocol/delivery.md, DEL-01, DEL-02.

@@ -1,4 +1,4 @@
-"""The reference engine: everything in dictionaries, nothing durable. The model that real engines are tested against.
+"""The reference engine, everything in dictionaries: the model that real engines are tested against, nothing durable.
 
 A job runs on a deep copy that replaces the tables when it succeeds, which is slow and obviously right. Answers come
 through `later`, as a real engine's come from its thread: `loop.call_soon` on a server, `MemoryStore.run` in tests.

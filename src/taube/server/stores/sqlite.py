@@ -913,7 +913,7 @@ class SqliteStore:
     def _written(self, size: int, rows: int, took_s: float) -> None:
         self._backlog_bytes -= size
         if took_s:
-            self._observe("commit_s", took_s)
+            self._observe("commit_seconds", took_s)
             self._observe("commit_rows", rows)
 
 
