@@ -8,8 +8,23 @@ state as it was. A trap loses the instance: CoreTrapped is raised, a new instanc
 Source: docs/protocol/groups.md.
 """
 
+import ctypes
+import hashlib
+import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
+
+import msgspec
+
+from taube.wire.errors import TaubeError
+from taube.wire.packing import Unpacker, pack
+
+if TYPE_CHECKING:
+    import wasmtime
+
+T = TypeVar("T")
 
 SUITE_CLASSIC: Final = 0x0001
 SUITE_HYBRID: Final = 0x004F
@@ -22,8 +37,8 @@ KIND_PAIR: Final = 0
 KIND_GROUP: Final = 1
 
 
-class CoreError(Exception):
-    """Base of everything that the core refuses. `code` is stable; the text is for people who debug."""
+class CoreError(TaubeError):
+    """Base of everything that the core refuses. `code` is stable; the text is for people who debug, without keys or content."""
 
     code: int = 0
     name: str = "Error"
@@ -57,12 +72,6 @@ class WrongEpoch(CoreError):
     """The epoch asked for is neither the current one nor kept; or k is out of range."""
 
     code, name = 5, "WrongEpoch"
-
-
-class Stuck(CoreError):
-    """Only this device cannot go on: it asks for a rejoin."""
-
-    code, name = 6, "Stuck"
 
 
 class PolicyRefused(CoreError):
@@ -119,6 +128,12 @@ class Expired(CoreError):
     code, name = 15, "Expired"
 
 
+class Evicted(CoreError):
+    """A commit removed this device from the group."""
+
+    code, name = 16, "Evicted"
+
+
 class CoreTrapped(CoreError):
     """The core's instance is lost. All scopes are unloaded; load them again and the state from before the call is good."""
 
@@ -126,7 +141,7 @@ class CoreTrapped(CoreError):
 
 
 class Delta(NamedTuple):
-    """One write of the core's storage. *value* None deletes."""
+    """One write of the core's storage. *value* None deletes the row; with an empty *key* it deletes every row of *scope* first."""
 
     scope: bytes
     key: bytes
@@ -253,6 +268,8 @@ class Applied(NamedTuple):
     commit_body: bytes = b""
     welcomes: tuple[Addressed, ...] = ()
     """With *commit_body*: what any member sends to finish for a committer that died. Byte for byte what the committer sends."""
+    outdated: tuple[tuple[bytes, bytes], ...] = ()
+    """Added or changed leaves whose device list is older than `known` says: remove them, or tell. (All must apply it alike.)"""
 
 
 class Received(NamedTuple):
@@ -297,59 +314,104 @@ class Joined(NamedTuple):
 Known = Mapping[bytes, int]
 """Account id -> the lowest device list counter that is still acceptable."""
 
+_ERRORS: Final[dict[int, type[CoreError]]] = {
+    error.code: error for error in CoreError.__subclasses__() if error is not CoreTrapped
+}
+
+_Bodies = list[bytes]
+_replies: Final = {
+    kind: Unpacker(tuple[Literal[0], kind, list[Delta]])  # type: ignore[valid-type]
+    for kind in (
+        None, bytes, str, int, NewAccount, DeviceKeys, CertificateInfo, list[NewKeyPackage], KeyPackageInfo, GroupInfo, Staged, Applied,
+        list[Received], _Bodies, StrangerMail, Joined, Addressed,
+    )
+}  # fmt: skip
+_refusal: Final = Unpacker(tuple[int, str])
+
+WASM_PATH: Final = Path(__file__).with_name("taube_core.wasm")
+
 
 class Core:
     """One instance of the core. Not thread-safe."""
 
     def __init__(self, random: Callable[[int], bytes], cache_dir: str | None = None) -> None:
-        """*random(n)* gives n random bytes, fit for keys. *cache_dir* keeps the compiled module (a directory of ours, mode 0700)."""
-        raise NotImplementedError
+        """*random(n)* gives n random bytes, fit for keys. *cache_dir* keeps the compiled module (made with mode 0700 if missing)."""
+        self._random = random
+        self._runtime = _Runtime(WASM_PATH.read_bytes(), None if cache_dir is None else Path(cache_dir))
+        self._instance = self._runtime.instance(random)
+        self._loaded: set[bytes] = set()
+        self._deltas: list[Delta] = []
+
+    def _call(self, number: int, kind: type[T] | None, *arguments: object) -> T:
+        """One call through the boundary (the numbers are in core/src/lib.rs). Queues its deltas."""
+        try:
+            reply = self._instance.call(number, pack(arguments))
+        except CoreTrapped:
+            self.unload_all()
+            self._instance = self._runtime.instance(self._random)
+            raise
+        if reply[0] == 0x92:
+            code, text = _refusal.unpack(reply)
+            raise _ERRORS.get(code, Internal)(text)
+        _, result, deltas = _replies[kind].unpack(reply)
+        self._deltas += deltas
+        return result  # type: ignore[no-any-return]
 
     # -- state ----------------------------------------------------------------------------------------------------
 
     def load(self, scope: bytes, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Make *rows* the whole content of *scope*; replaces what was loaded."""
-        raise NotImplementedError
+        self.unload(scope)
+        self._call(1, None, scope, list(rows))
+        self._loaded.add(scope)
 
     def unload(self, scope: bytes) -> None:
         """Forget *scope* and its deltas that were not taken."""
-        raise NotImplementedError
+        if scope in self._loaded:
+            self._loaded.discard(scope)
+            self._call(2, None, scope)
+        self._deltas = [delta for delta in self._deltas if delta.scope != scope]
 
     def unload_all(self) -> None:
-        raise NotImplementedError
+        """Forget every scope and every delta that was not taken: what a host does when it rolls back."""
+        for scope in tuple(self._loaded):
+            self.unload(scope)
+        self._deltas.clear()
 
     def is_loaded(self, scope: bytes) -> bool:
-        raise NotImplementedError
+        """Whether calls can use *scope*."""
+        return scope in self._loaded
 
     def take_deltas(self) -> list[Delta]:
         """The writes since the last take, in order. Store them in the transaction of the call, or `unload_all` if it rolls back."""
-        raise NotImplementedError
+        deltas, self._deltas = self._deltas, []
+        return deltas
 
     # -- identity -------------------------------------------------------------------------------------------------
 
     def create_account(self) -> NewAccount:
         """Make account and recovery keys; the secrets go to `ACCOUNT_SCOPE`, which must be loaded (empty)."""
-        raise NotImplementedError
+        return self._call(10, NewAccount)
 
     def create_device(self) -> DeviceKeys:
         """Make the device's keys; the secrets go to `DEVICE_SCOPE`, replacing the one before."""
-        raise NotImplementedError
+        return self._call(11, DeviceKeys)
 
     def sign_device_list(self, counter: int, devices: Sequence[DeviceKeys]) -> bytes:
-        """The signed list. Needs `ACCOUNT_SCOPE`."""
-        raise NotImplementedError
+        """The signed list. Needs `ACCOUNT_SCOPE`. Raises Malformed for a list that no one would accept."""
+        return self._call(12, bytes, counter, list(devices))
 
     def login_signature(self, origin: str, nonce: bytes) -> bytes:
         """64 bytes by the login key of the device. Needs `DEVICE_SCOPE`."""
-        raise NotImplementedError
+        return self._call(13, bytes, origin, nonce)
 
     def check_certificate(self, certificate: bytes) -> CertificateInfo:
         """What *certificate* proves. Raises Malformed or Unverified."""
-        raise NotImplementedError
+        return self._call(14, CertificateInfo, certificate)
 
     def safety_number(self, mine: bytes, theirs: bytes) -> str:
         """60 digits from two certificates: the same on both sides while account ids and account keys are the same."""
-        raise NotImplementedError
+        return self._call(15, str, mine, theirs)
 
     # -- key packages ---------------------------------------------------------------------------------------------
 
@@ -357,27 +419,30 @@ class Core:
         self, suite: int, addresses: Sequence[bytes], certificate: bytes, now_s: int, last_resort: bool = False
     ) -> list[NewKeyPackage]:
         """One key package for each address, valid 84 days. Needs `DEVICE_SCOPE` and `PACKAGES_SCOPE`."""
-        raise NotImplementedError
+        return self._call(20, list[NewKeyPackage], suite, list(addresses), certificate, now_s, last_resort)
 
     def delete_key_packages(self, refs: Sequence[bytes]) -> None:
         """Forget the private parts of packages; unknown references are ignored."""
-        raise NotImplementedError
+        self._call(21, None, list(refs))
 
     def inspect_key_package(self, key_package: bytes, certificate: bytes, now_s: int) -> KeyPackageInfo:
         """Check a claimed package against the certificate that came with it, and that 50 days are left.
 
-        Raises Malformed, Unverified or Expired.
+        Raises Malformed, Unverified, CounterOutdated or Expired.
         """
-        raise NotImplementedError
+        return self._call(22, KeyPackageInfo, key_package, certificate, now_s)
 
     # -- groups ---------------------------------------------------------------------------------------------------
 
     def create_group(self, suite: int, context: GroupContext, address: bytes, certificate: bytes, now_s: int) -> bytes:
         """Found a group with ourselves as its only leaf; returns its id, 32 random bytes, which is its (loaded) scope."""
-        raise NotImplementedError
+        group_id = self._call(30, bytes, suite, context, address, certificate, now_s)
+        self._loaded.add(group_id)
+        return group_id
 
     def group(self, group_id: bytes) -> GroupInfo:
-        raise NotImplementedError
+        """What the group is now. Raises NotLoaded or NoSuchGroup, as all calls on a group do."""
+        return self._call(31, GroupInfo, group_id)
 
     def stage(
         self,
@@ -397,72 +462,219 @@ class Core:
 
         Pending until `confirm` or `drop`. Raises CommitPending, PolicyRefused, Unverified, CounterOutdated, Expired, TooLarge.
         """
-        raise NotImplementedError
+        leaf = (update, address, certificate)
+        return self._call(32, Staged, group_id, k, list(adds), list(removes), leaf, context, dict(known or {}), now_s)
 
     def restage(self, group_id: bytes, k: int) -> Staged:
-        """The same pending commit sealed for gate *k*, after the one before turned out void."""
-        raise NotImplementedError
+        """The same pending commit sealed for gate *k*, after the one before turned out void. Raises NothingPending."""
+        return self._call(33, Staged, group_id, k)
 
     def confirm(self, group_id: bytes, now_s: int) -> Applied:
-        """Our claim won: merge the pending commit."""
-        raise NotImplementedError
+        """Our claim won: merge the pending commit. Raises NothingPending."""
+        return self._call(34, Applied, group_id, now_s)
 
     def drop(self, group_id: bytes) -> None:
         """Forget the pending commit; nothing happens if there is none."""
-        raise NotImplementedError
+        self._call(35, None, group_id)
 
     def gate_name(self, group_id: bytes, k: int) -> bytes:
         """32 bytes: gate *k* (0..15) of the current epoch."""
-        raise NotImplementedError
+        return self._call(36, bytes, group_id, None, k)
 
     def past_gate_name(self, group_id: bytes, epoch: int, k: int) -> bytes:
         """32 bytes: gate *k* of an epoch that is still kept. Raises WrongEpoch."""
-        raise NotImplementedError
+        return self._call(36, bytes, group_id, epoch, k)
 
     def apply_gate_value(self, group_id: bytes, k: int, value: bytes, known: Known, now_s: int) -> Applied:
         """Judge and apply the value of gate *k* of the current epoch. A value equal to our own pending one is confirmed.
 
-        A pending commit of ours is dropped if another one is applied.
+        A pending commit of ours is dropped if another one is applied. A CoreTrapped here means "stuck".
         """
-        raise NotImplementedError
+        return self._call(37, Applied, group_id, k, value, dict(known), now_s)
 
     def protect(self, group_id: bytes, contents: Sequence[bytes]) -> list[bytes]:
-        """One envelope body for each content, in the current epoch."""
-        raise NotImplementedError
+        """One envelope body for each content, in the current epoch; also while a commit is pending. Raises TooLarge, Evicted."""
+        return self._call(38, _Bodies, group_id, list(contents))
 
     def receive(self, group_id: bytes, bodies: Sequence[bytes], known: Known, now_s: int) -> list[Received]:
-        """What each body is. Bad bodies do not raise; they are "junk"."""
-        raise NotImplementedError
+        """What each body is. Bad bodies do not raise; they are "junk". (*known* is not needed: bodies bring no new leaves.)"""
+        return self._call(39, list[Received], group_id, list(bodies), now_s)
 
     def open_from_stranger(self, body: bytes) -> StrangerMail:
         """Open a body that was HPKE-sealed to this device. Needs `DEVICE_SCOPE`. Raises NotForUs."""
-        raise NotImplementedError
+        return self._call(40, StrangerMail, body)
 
     def join(self, body: bytes, known: Known, now_s: int) -> Joined:
         """Join by a "welcome" body. Needs `DEVICE_SCOPE` and `PACKAGES_SCOPE`; the group's id becomes a loaded scope.
 
-        The one-time package that it used is deleted. Raises NotForUs, NoKeyPackage, Malformed, Unverified, CounterOutdated, PolicyRefused.
+        The one-time package that it used is deleted; an earlier state of the same group is replaced.
+        Raises NotForUs, NoKeyPackage, Malformed, Unverified, CounterOutdated, PolicyRefused.
         """
-        raise NotImplementedError
+        joined = self._call(41, Joined, body, dict(known), now_s)
+        self._loaded.add(joined.group_id)
+        return joined
 
     def rejoin_request(
         self, group_id: bytes, peer: tuple[bytes, bytes], key_package: bytes, now_s: int
     ) -> tuple[bytes, bytes]:
         """Ask *peer* (account, device) to add us again. Returns (the peer's address, envelope body)."""
-        raise NotImplementedError
+        return self._call(42, Addressed, group_id, peer, key_package, now_s)
 
     def check_rejoin(self, group_id: bytes, mail: StrangerMail, certificate: bytes, now_s: int) -> None:
-        """Raises unless the request is signed by a device on the account's newest list (*certificate*), whose account has a leaf."""
-        raise NotImplementedError
+        """Raises unless the request is signed by a device on the account's newest list (*certificate*), whose account has a leaf.
+
+        Raises Malformed, Unverified, PolicyRefused, CounterOutdated or Expired (the request is older than 30 days, or its package).
+        """
+        self._call(43, None, group_id, mail.payload, certificate, now_s)
 
     def export(self, group_id: bytes, label: str, context: bytes, length: int) -> bytes:
         """A secret of the current epoch for another use (RFC 9420 section 8.5). Labels that begin with "taube " are reserved."""
-        raise NotImplementedError
+        return self._call(44, bytes, group_id, label, context, length)
 
     def forget_group(self, group_id: bytes) -> None:
-        """Delete all rows of the group."""
-        raise NotImplementedError
+        """Delete all rows of the group. Its scope stays loaded, empty."""
+        self._call(45, None, group_id)
+        self._loaded.add(group_id)
 
     def padded_size(self, size: int) -> int:
         """Padmé, at least 256."""
-        raise NotImplementedError
+        return self._call(46, int, size)
+
+
+class _Runtime:
+    """The compiled module, from the cache if there is one that fits."""
+
+    def __init__(self, wasm: bytes, cache_dir: Path | None) -> None:
+        import wasmtime
+
+        self._wasmtime = wasmtime
+        self._engine = wasmtime.Engine()
+        self._module = self._compiled(wasm, cache_dir)
+
+    def _compiled(self, wasm: bytes, cache_dir: Path | None) -> "wasmtime.Module":
+        if cache_dir is None:
+            return self._wasmtime.Module(self._engine, wasm)
+        path = cache_dir / f"core-{_fingerprint(wasm)}.cwasm"
+        try:
+            cached = _read_cache(path)
+            if cached is not None:
+                return self._wasmtime.Module.deserialize(self._engine, cached)
+        except (OSError, self._wasmtime.WasmtimeError):
+            pass
+        module = self._wasmtime.Module(self._engine, wasm)
+        _write_cache(path, bytes(module.serialize()))
+        return module
+
+    def instance(self, random: Callable[[int], bytes]) -> "_Instance":
+        return _Instance(self._engine, self._module, random)
+
+
+class _Instance:
+    """One running instance: memory, the two exports, and what WASI asks of the host."""
+
+    def __init__(self, engine: "wasmtime.Engine", module: "wasmtime.Module", random: Callable[[int], bytes]) -> None:
+        import wasmtime
+
+        self._random = random
+        self._panic = b""
+        self._store = wasmtime.Store(engine)
+        self._trap = (wasmtime.Trap, wasmtime.WasmtimeError)
+        number = wasmtime.ValType.i32()
+        imports = []
+        for needed in module.imports:
+            host = {
+                "random_get": self._random_get,
+                "fd_write": self._fd_write,
+                "environ_sizes_get": self._environ_sizes_get,
+            }.get(needed.name or "", self._nothing)
+            kind = needed.type
+            assert isinstance(kind, wasmtime.FuncType)
+            if needed.name == "proc_exit":
+                kind, host = wasmtime.FuncType([number], []), self._proc_exit
+            imports.append(wasmtime.Func(self._store, kind, host))
+        exports = wasmtime.Instance(self._store, module, imports).exports(self._store)
+        self._memory: wasmtime.Memory = exports["memory"]  # type: ignore[assignment]
+        self._buffer: Callable[..., int] = exports["taube_buffer"]  # type: ignore[assignment]
+        self._function: Callable[..., int] = exports["taube_call"]  # type: ignore[assignment]
+        if "_initialize" in exports:
+            exports["_initialize"](self._store)  # type: ignore[operator]
+
+    def call(self, number: int, arguments: bytes) -> bytes:
+        """The answer to one call. Raises CoreTrapped; the instance is lost then."""
+        try:
+            self._write(self._buffer(self._store, len(arguments)), arguments)
+            answer = self._function(self._store, number) & 0xFFFF_FFFF_FFFF_FFFF
+        except self._trap as error:
+            text = self._panic.decode("utf-8", "replace").strip() or str(error).splitlines()[0]
+            raise CoreTrapped(text) from error
+        return ctypes.string_at(self._base() + (answer >> 32), answer & 0xFFFF_FFFF)
+
+    def _base(self) -> int:
+        return ctypes.addressof(self._memory.data_ptr(self._store).contents)
+
+    def _write(self, pointer: int, data: bytes) -> None:
+        ctypes.memmove(self._base() + (pointer & 0xFFFF_FFFF), data, len(data))
+
+    # What WASI asks for. Pointers into memory come from the core itself.
+
+    def _random_get(self, pointer: int, length: int) -> int:
+        data = self._random(length)
+        if len(data) != length:
+            raise ValueError("the random argument gave another number of bytes than it was asked for")
+        self._write(pointer, data)
+        return 0
+
+    def _fd_write(self, _fd: int, vectors: int, count: int, written: int) -> int:
+        total = 0
+        for at in range(count):
+            pointer, length = (
+                int.from_bytes(ctypes.string_at(self._base() + (vectors & 0xFFFF_FFFF) + 8 * at + half, 4), "little")
+                for half in (0, 4)
+            )
+            self._panic += ctypes.string_at(self._base() + pointer, length)
+            total += length
+        self._write(written, total.to_bytes(4, "little"))
+        return 0
+
+    def _environ_sizes_get(self, count: int, size: int) -> int:
+        self._write(count, bytes(4))
+        self._write(size, bytes(4))
+        return 0
+
+    def _proc_exit(self, code: int) -> None:
+        raise RuntimeError(f"the core exited with {code}")
+
+    def _nothing(self, *_: Any) -> int:
+        return 0
+
+
+def _fingerprint(wasm: bytes) -> str:
+    """Names a compiled module: what it was compiled from, by which wasmtime."""
+    from importlib.metadata import version
+
+    return hashlib.sha256(wasm + version("wasmtime").encode()).hexdigest()[:32]
+
+
+def _read_cache(path: Path) -> bytearray | None:
+    """The compiled module in *path*, checked. It is native code, so it is taken only from a directory that is ours alone."""
+    folder = path.parent.stat()
+    if folder.st_uid != os.geteuid() or folder.st_mode & 0o077:
+        return None
+    data = bytearray(path.read_bytes())
+    digest, module = data[:32], data[32:]
+    return module if hashlib.sha256(module).digest() == bytes(digest) else None
+
+
+def _write_cache(path: Path, module: bytes) -> None:
+    """Keep a compiled module for the next start. A cache that cannot be written only costs time."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = path.parent.stat()
+        if folder.st_uid != os.geteuid() or folder.st_mode & 0o077:
+            return
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(module).digest() + module)
+        Path(temporary).replace(path)
+    except OSError:
+        pass
