@@ -9,6 +9,7 @@ This file does not know what is in the database. Source: PROTOCOL, "State on the
 """
 
 import asyncio
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -94,6 +95,14 @@ class Home:
                 return None
             raise
         return Lock(descriptor)
+
+    def erase(self) -> None:
+        """Delete everything of the home: the key first, without which the rest is noise."""
+        self.key_file.unlink(missing_ok=True)
+        for path in (self.database, *self.folder.glob("taube.db-*"), self.stamp_file, *self.folder.glob("*.lock")):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     async def lock(self, name: str) -> "Lock":
         """The exclusive lock *name*, waiting for it as long as it takes; cancel to give up."""

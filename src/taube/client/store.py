@@ -47,7 +47,8 @@ CREATE TABLE chats (id BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE, named_by TEX
                     last_at_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE UNIQUE INDEX chat_of_peer ON chats (peer) WHERE peer IS NOT NULL;
 CREATE TABLE groups (id BLOB PRIMARY KEY, chat BLOB NOT NULL, mls_chat BLOB NOT NULL, epoch INTEGER NOT NULL,
-                     standing TEXT NOT NULL, since_ms INTEGER NOT NULL, predecessor BLOB) WITHOUT ROWID;
+                     standing TEXT NOT NULL, since_ms INTEGER NOT NULL, predecessor BLOB,
+                     serial BLOB) WITHOUT ROWID;
 CREATE INDEX groups_of_chat ON groups (chat);
 
 CREATE TABLE messages (n INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL, chat BLOB NOT NULL, sender BLOB NOT NULL,
@@ -130,7 +131,7 @@ class Chat(NamedTuple):
 
 
 class Group(NamedTuple):
-    """An MLS group of a chat. *standing*: current, rejoin (we may not use it), left, past."""
+    """An MLS group of a chat. *standing*: current, rejoin (not usable), left. *serial*: the address we joined by."""
 
     id: bytes
     chat: bytes
@@ -139,6 +140,7 @@ class Group(NamedTuple):
     standing: str
     since_ms: int
     predecessor: bytes | None
+    serial: bytes | None
 
 
 class Message(NamedTuple):
@@ -347,7 +349,10 @@ class Store:
         return [(name, value) for name, value in self._rows("SELECT name, value FROM mls WHERE scope = ?", scope)]
 
     def put_row(self, scope: bytes, name: bytes, value: bytes | None) -> None:
-        if value is None:
+        """Store a row; None deletes it, and all rows of the scope if *name* is empty."""
+        if value is None and not name:
+            self.clear_scope(scope)
+        elif value is None:
             self._run("DELETE FROM mls WHERE scope = ? AND name = ?", scope, name)
         else:
             self._run("INSERT OR REPLACE INTO mls VALUES (?, ?, ?)", scope, name, value)
@@ -452,7 +457,9 @@ class Store:
     def set_chat_state(self, chat: bytes, state: str) -> None:
         self._run("UPDATE chats SET state = ? WHERE id = ?", state, chat)
 
-    def set_chat_group(self, chat: bytes, group_id: bytes) -> None:
+    def set_chat_group(self, chat: bytes, group_id: bytes, now_ms: int) -> None:
+        """Use this group from now on; what waits to be protected is protected in it."""
+        self.hurry_outgoing(chat, now_ms)
         self._run("UPDATE chats SET group_id = ? WHERE id = ?", group_id, chat)
 
     def touch_chat(self, chat: bytes, at_ms: int) -> None:
@@ -471,7 +478,7 @@ class Store:
     # ---------------------------------------------------------------- groups
 
     def put_group(self, group: Group) -> None:
-        self._run("INSERT OR REPLACE INTO groups VALUES (?, ?, ?, ?, ?, ?, ?)", *group)
+        self._run("INSERT OR REPLACE INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *group)
 
     def group(self, group_id: bytes) -> Group | None:
         return self._one(Group, "SELECT * FROM groups WHERE id = ?", group_id)
@@ -487,6 +494,10 @@ class Store:
             " ORDER BY groups.id = chats.group_id DESC, since_ms DESC, groups.id",
             chat,
         )
+
+    def groups_of_serial(self, serial: bytes) -> list[Group]:
+        """The groups that were joined by this address; several, if its key package was a last resort."""
+        return self._all(Group, "SELECT * FROM groups WHERE serial = ? ORDER BY since_ms DESC", serial)
 
     def group_of_mls_chat(self, mls_chat: bytes) -> Group | None:
         """The group in use among those that carry this chat id."""
@@ -658,6 +669,13 @@ class Store:
         """When the next row is due."""
         return self._int("SELECT min(due_ms) FROM outbox")
 
+    def postpone_outgoing(self, n: int, due_ms: int) -> None:
+        self._run("UPDATE outbox SET due_ms = ? WHERE n = ?", due_ms, n)
+
+    def hurry_outgoing(self, chat: bytes, now_ms: int) -> None:
+        """The chat can be written to again."""
+        self._run("UPDATE outbox SET due_ms = ? WHERE chat = ? AND content IS NOT NULL", now_ms, chat)
+
     def set_protected(self, n: int, body: bytes, targets: Sequence[bytes]) -> None:
         self._run("UPDATE outbox SET content = NULL, body = ?, targets = ? WHERE n = ?", body, pack_targets(targets), n)
 
@@ -738,6 +756,9 @@ class Store:
 
     def chores_due(self, now_ms: int) -> list[Chore]:
         return self._all(Chore, "SELECT * FROM chores WHERE due_ms <= ? ORDER BY n", now_ms)
+
+    def count_chores(self, kind: str) -> int:
+        return int(self._value("SELECT count(*) FROM chores WHERE kind = ?", kind))
 
     def next_chore_ms(self) -> int | None:
         return self._int("SELECT min(due_ms) FROM chores")

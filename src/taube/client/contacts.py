@@ -1,0 +1,291 @@
+"""First contact: adding someone by a link, being added by a stranger, accepting, blocking, and who is called what.
+
+The adder claims a key package by the link's address, checks it against the account id in the link, founds a group of
+two and sends its Welcome to the package's own address; words go through MLS only. Whoever is added has a request until
+it is accepted. Two people who add each other at once have two groups for one chat: the lower group id is used.
+Source: PROTOCOL, "First contact", "Addresses".
+"""
+
+from typing import Final, NamedTuple
+
+from taube.client import content
+from taube.client.content import MAX_NAME_BYTES, Profile
+from taube.client.devices import Devices, decode_base64, encode_base64
+from taube.client.e2e import DEVICE_SCOPE, KIND_PAIR, SUITE_HYBRID, CoreError, GroupContext, Joined
+from taube.client.errors import Refused, TryLater, WrongInput
+from taube.client.network import Network
+from taube.client.outbox import Outbox
+from taube.client.store import Chat, Contact, Group
+from taube.client.vault import Vault
+from taube.wire.errors import ADDRESS_GONE, NO_KEY_PACKAGE, WireError
+from taube.wire.messages import ClaimKeyPackage, KeyPackageClaimed
+from taube.wire.packing import PackingError, Unpacker, pack
+
+MAX_NAME: Final = 64
+
+_link: Final = Unpacker[tuple[int, bytes, bytes, str]](tuple[int, bytes, bytes, str])
+
+
+class ContactLink(NamedTuple):
+    """What a contact link says."""
+
+    origin: str
+    account: bytes
+    address: bytes
+    name: str
+
+
+def contact_link(link: ContactLink) -> str:
+    """The link as text; everything but the origin stands after `#` and never reaches a server."""
+    return f"{link.origin}/c#{encode_base64(pack([1, link.account, link.address, link.name]))}"
+
+
+def parse_contact_link(link: str) -> ContactLink:
+    """Raises WrongInput."""
+    origin, mark, data = link.strip().partition("/c#")
+    if not mark and "/i#" in link:
+        raise WrongInput(
+            "That is an invitation link: use it with “taube join”; to add someone, you need a contact link."
+        )
+    try:
+        version, account, address, name = _link.unpack(decode_base64(data))
+        if not mark or version != 1 or len(account) != 32 or len(address) != 41:
+            raise ValueError
+    except (ValueError, PackingError) as error:
+        raise WrongInput("That is not a contact link: copy it whole, from https:// to its end.") from error
+    return ContactLink(origin, account, address, name)
+
+
+def clean_name(name: str) -> str:
+    """A name fit to be shown on one line: no control characters, at most 64 characters."""
+    shown = " ".join("".join(c if c.isprintable() else " " for c in name).split())[:MAX_NAME].strip()
+    while len(shown.encode()) > MAX_NAME_BYTES:
+        shown = shown[:-1]
+    return shown
+
+
+class Claimed(NamedTuple):
+    """A key package and the certificate that came with it; not checked yet."""
+
+    key_package: bytes
+    certificate: bytes
+
+
+class Contacts:
+    """The people this account knows, and the chats with each of them."""
+
+    def __init__(self, vault: Vault, network: Network, devices: Devices, outbox: Outbox) -> None:
+        self._vault = vault
+        self._store = vault.store
+        self._network = network
+        self._devices = devices
+        self._outbox = outbox
+
+    # ---------------------------------------------------------------- adding
+
+    async def add(self, text: str) -> Chat:
+        """The chat with whoever gave out this contact link: the one there is, or a new one."""
+        link = parse_contact_link(text)
+        if link.origin != self._vault.origin:
+            raise WrongInput(
+                f"That link is from another server, {link.origin}; this account is at {self._vault.origin}."
+                " Chats between servers are not possible yet."
+            )
+        if link.account == self._vault.account:
+            raise WrongInput("That is your own contact link: give it to someone else.")
+        chat = self._store.chat_of_peer(link.account)
+        if chat is None:
+            claimed = await self.claim(link.address)
+            chat = self._start(link, claimed)
+        if chat.state != "open":
+            chat = self.accept(chat)
+        return chat
+
+    async def claim(self, address: bytes) -> Claimed:
+        """A key package of the device behind *address*. Raises WrongInput, TryLater, TransportError, WireError."""
+        link = await self._network.anonymous("keys")
+        try:
+            claimed = await link.expect(
+                KeyPackageClaimed, lambda request: ClaimKeyPackage(request, address, SUITE_HYBRID)
+            )
+        except WireError as error:
+            if error.kind is ADDRESS_GONE:
+                raise WrongInput("This contact link is no longer valid: ask for a new one.") from error
+            if error.kind is NO_KEY_PACKAGE:
+                raise TryLater("The other device is not ready to be written to yet: try again later.") from error
+            raise
+        return Claimed(claimed.key_package, pack([claimed.genesis, claimed.device_list]))
+
+    def _start(self, link: ContactLink, claimed: Claimed) -> Chat:
+        with self._vault.work():
+            chat = self._store.chat_of_peer(link.account)
+            if chat is not None:
+                return chat  # they, or another process, were faster
+            chat_id = self._vault.random(16)
+            name = self.free_name(clean_name(link.name) or "someone")
+            self._store.add_chat(
+                Chat(chat_id, name, "link", KIND_PAIR, "open", link.account, None, 1, self._vault.now_ms())
+            )
+            self.found_pair(chat_id, chat_id, link.account, [claimed], None)
+            contact = self._store.contact(link.account)
+            if contact is not None:
+                self._store.put_contact(contact._replace(name=clean_name(link.name)))
+            self._store.note("chat", chat_id)
+            return self._greet(chat_id)
+
+    def found_pair(
+        self,
+        chat: bytes,
+        mls_chat: bytes,
+        peer: bytes,
+        claimed: list[Claimed],
+        predecessor: tuple[bytes, int] | None,
+    ) -> bytes:
+        """Found the group that *chat* uses from now on, inside `work`; its id. No gate: nobody else is in it."""
+        core, now_s = self._vault.core, self._vault.now_s()
+        try:
+            infos = [core.inspect_key_package(one.key_package, one.certificate, now_s) for one in claimed]
+        except CoreError as error:
+            raise Refused(
+                "The server gave keys that do not fit this contact: do not trust it, ask who runs it."
+            ) from error
+        if any(info.account_id != peer for info in infos):
+            raise Refused("The server gave keys of another account: do not trust it, ask who runs it.")
+        context = GroupContext(KIND_PAIR, mls_chat, tuple(sorted((self._vault.account, peer))), predecessor)
+        address = self._devices.take_address("chat", chat)
+        self._vault.use(DEVICE_SCOPE)
+        group_id = core.create_group(SUITE_HYBRID, context, address.address, self._vault.certificate, now_s)
+        adds = [one.key_package for one in claimed]
+        staged = core.stage(group_id, k=0, adds=adds, known=self._vault.known(), now_s=now_s)
+        applied = core.confirm(group_id, now_s)
+        for member in core.group(group_id).members:
+            self._vault.learn(member)
+        for to, body in staged.welcomes:
+            self._store.queue_body(body, [to], self._vault.now_ms())
+        self._store.put_group(
+            Group(
+                group_id, chat, mls_chat, applied.epoch, "current", self._vault.now_ms(),
+                predecessor[0] if predecessor else None, address.serial,
+            )
+        )  # fmt: skip
+        self._store.set_chat_group(chat, group_id, self._vault.now_ms())
+        return group_id
+
+    # ---------------------------------------------------------------- being added
+
+    def met(self, joined: Joined, serial: bytes) -> bool:
+        """A Welcome brought a group of two that succeeds no other; inside `work`. Whether we want to be in it."""
+        own, sender = self._vault.account, joined.sender[0]
+        if joined.context.kind != KIND_PAIR or set(joined.context.admins) != {own, sender} or sender == own:
+            return False
+        if any(member.account_id not in (own, sender) for member in joined.members):
+            return False
+        chat = self._store.chat_of_peer(sender)
+        if chat is not None and chat.state == "blocked":
+            return False
+        for member in joined.members:
+            self._vault.learn(member)
+        if chat is None:
+            chat_id = joined.context.chat_id
+            if self._store.chat(chat_id) is not None:
+                return False
+            chat = Chat(
+                chat_id,
+                self.free_name("someone"),
+                "nobody",
+                KIND_PAIR,
+                "request",
+                sender,
+                None,
+                1,
+                self._vault.now_ms(),
+            )
+            self._store.add_chat(chat)
+            self._store.note("chat", chat.id)
+        current = self._store.group(chat.group_id) if chat.group_id is not None else None
+        self._store.put_group(
+            Group(
+                joined.group_id,
+                chat.id,
+                joined.context.chat_id,
+                joined.epoch,
+                "current",
+                self._vault.now_ms(),
+                None,
+                serial,
+            )
+        )
+        if current is None or current.standing != "current" or joined.group_id < current.id:
+            self._store.set_chat_group(chat.id, joined.group_id, self._vault.now_ms())
+        return True
+
+    def heard_name(self, chat: Chat, sender: bytes, name: str) -> None:
+        """Someone says what it is called; inside a transaction."""
+        name = clean_name(name)
+        contact = self._store.contact(sender)
+        if not name or contact is None or contact.name == name:
+            return
+        same = [other for other in self._store.contacts() if other.name == name and other.account != sender]
+        self._store.put_contact(contact._replace(name=name))
+        if chat.peer == sender and chat.named_by in ("nobody", "profile"):
+            self._store.rename_chat(chat.id, self.free_name(name, chat.id), "profile")
+            self._store.note("chat", chat.id)
+            if same and chat.state == "request":
+                self._store.note(
+                    "notice", chat.id, text=f"This is another account than the {name} whom you know: check who it is."
+                )
+
+    def free_name(self, name: str, chat: bytes | None = None) -> str:
+        """*name*, or with -2, -3, … when another chat has it."""
+        candidate, n = name, 1
+        while (taken := self._store.chat_named(candidate)) is not None and taken.id != chat:
+            n += 1
+            candidate = f"{name}-{n}"
+        return candidate
+
+    # ---------------------------------------------------------------- accepting and blocking
+
+    def accept(self, chat: Chat) -> Chat:
+        """Open a request, or a chat that was blocked; receipts are sent from now on."""
+        with self._store.write():
+            chat = self._store.chat(chat.id) or chat
+            if chat.state == "open":
+                return chat
+            self._store.set_chat_state(chat.id, "open")
+            if chat.state == "blocked" and chat.group_id is not None:
+                self._store.add_chore("successor", chat.id, b"", self._vault.now_ms())
+            for message in self._store.messages(chat.id, content.MAX_RECEIPT_IDS):
+                if message.sender != self._vault.account and message.kind == "text":
+                    status = content.DELIVERED if message.unread else content.READ
+                    self._store.owe_receipt(chat.id, message.id, status)
+            self._store.note("chat", chat.id)
+            return self._greet(chat.id)
+
+    def block(self, chat: Chat) -> Chat:
+        """Refuse everything from this chat: its addresses are revoked, what waits to be sent to it is dropped."""
+        with self._store.write():
+            now_ms = self._vault.now_ms()
+            self._store.set_chat_state(chat.id, "blocked")
+            for message in self._store.forget_outgoing_of(chat.id):
+                if self._store.set_message_state(chat.id, message, "failed", ("queued",)):
+                    self._store.note("changed", chat.id, message)
+            self._store.forget_receipts_of(chat.id)
+            for group in self._store.groups_of_chat(chat.id):
+                self._store.set_standing(group.id, "left", now_ms)
+                self._store.forget_chore("ask", group.id)
+            self._store.forget_chore("successor", chat.id)
+            for address in self._store.addresses_of_chat(chat.id):
+                self._store.add_chore("revoke", address.serial, b"", now_ms)
+            self._store.note("chat", chat.id)
+            return self._store.chat(chat.id) or chat
+
+    def _greet(self, chat_id: bytes) -> Chat:
+        """Tell the chat what we are called; the chat as it is now."""
+        chat = self._store.chat(chat_id)
+        assert chat is not None
+        name = self._store.meta_text("name")
+        self._outbox.queue(chat, lambda message, sequence, at_ms: Profile(message, sequence, at_ms, name))
+        return chat
+
+
+__all__ = ["Claimed", "Contact", "ContactLink", "Contacts", "contact_link", "parse_contact_link"]

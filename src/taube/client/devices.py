@@ -1,0 +1,347 @@
+"""The life of this device: registering, logging in, its addresses and key packages, and a copied home's new start.
+
+    register          account and device keys are stored, then the invitation is spent: repeating it is safe
+    upkeep            after each login: spare addresses, key packages of both suites and their last resorts, revocations
+    start_anew        a copied or restored home becomes a new device, its groups are asked to take it back
+
+Source: PROTOCOL, "Accounts, devices, certificates", "Addresses", "State on the device"; docs/protocol/identity.md.
+"""
+
+import base64
+from typing import Final
+
+from taube.client.e2e import (
+    DEVICE_SCOPE,
+    PACKAGES_SCOPE,
+    SUITE_CLASSIC,
+    SUITE_HYBRID,
+    DeviceKeys,
+)
+from taube.client.errors import EX_NOPERM, Refused, TryLater, WrongInput
+from taube.client.network import DeviceLink, Link, Network
+from taube.client.store import DAY_MS, Address
+from taube.client.vault import Vault
+from taube.wire.errors import (
+    ADDRESS_GONE,
+    INVITATION_EXPIRED,
+    INVITATION_UNKNOWN,
+    INVITATION_USED,
+    LIST_OUTDATED,
+    WireError,
+)
+from taube.wire.messages import (
+    AccountId,
+    Certificate,
+    Done,
+    FetchCertificate,
+    MintAddresses,
+    Minted,
+    PublishDeviceList,
+    Published,
+    PublishKeyPackages,
+    Register,
+    RevokeAddress,
+)
+from taube.wire.packing import Unpacker, pack
+
+PACKAGES: Final = 8
+"""One-time key packages of each suite that a device keeps on offer."""
+SPARES: Final = 16
+REPLACE_AFTER_MS: Final = 30 * DAY_MS
+FORGET_AFTER_MS: Final = 31 * DAY_MS
+SUITES: Final = (SUITE_HYBRID, SUITE_CLASSIC)
+
+_keys: Final = Unpacker[tuple[bytes, bytes, bytes, bytes]](tuple[bytes, bytes, bytes, bytes])
+_certificate: Final = Unpacker[tuple[bytes, bytes]](tuple[bytes, bytes])
+
+
+def encode_base64(data: bytes) -> str:
+    """Base64url without padding, as links carry it."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def decode_base64(text: str) -> bytes:
+    """The inverse. Raises ValueError."""
+    if not text.isascii() or any(not (c.isalnum() or c in "-_") for c in text):
+        raise ValueError("not base64url")
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def parse_invitation(link: str) -> tuple[str, bytes]:
+    """(origin, 16 bytes) of an invitation link. Raises WrongInput."""
+    origin, mark, secret = link.strip().partition("/i#")
+    try:
+        invitation = decode_base64(secret)
+    except ValueError:
+        invitation = b""
+    if not mark or len(invitation) != 16 or not origin:
+        if "/c#" in link:
+            raise WrongInput("That is a contact link: use it with “taube add”; to join, you need an invitation link.")
+        raise WrongInput("That is not an invitation link: copy it whole, from https:// to its end.")
+    return origin, invitation
+
+
+class Devices:
+    """This device, as it is known to its account and its server."""
+
+    def __init__(self, vault: Vault, network: Network) -> None:
+        self._vault = vault
+        self._store = vault.store
+        self._network = network
+
+    # ---------------------------------------------------------------- registering
+
+    def prepare(self, origin: str, name: str) -> None:
+        """Make and store account and device keys, unless an earlier attempt did."""
+        with self._vault.work() as core:
+            self._store.set_meta("origin", origin)
+            self._store.set_meta("name", name)
+            if self._store.meta("account") is not None:
+                return
+            self._vault.use_account()
+            account = core.create_account()
+            device = core.create_device()
+            self._store.set_meta("account", account.account_id)
+            self._store.set_meta("genesis", account.genesis)
+            self._set_device(device, 1)
+
+    async def register(self, invitation: bytes) -> None:
+        """Spend the invitation. A repetition after a lost answer finds the account there and is content."""
+        genesis, signed_list = _certificate.unpack(self._vault.certificate)
+        link = await self._network.anonymous("register")
+        try:
+            await link.expect(Done, lambda request: Register(request, invitation, genesis, signed_list))
+        except WireError as error:
+            if error.kind is not INVITATION_UNKNOWN and await self._is_registered(link):
+                pass
+            elif error.kind is INVITATION_USED:
+                raise Refused("This invitation has been used up: ask for a new one.", EX_NOPERM) from error
+            elif error.kind is INVITATION_EXPIRED:
+                raise Refused("This invitation has expired: ask for a new one.", EX_NOPERM) from error
+            elif error.kind is INVITATION_UNKNOWN:
+                raise Refused(
+                    "The server does not know this invitation: check that the link is whole, or ask for a new one.",
+                    EX_NOPERM,
+                ) from error
+            else:
+                raise
+        with self._store.write():
+            self._store.set_meta("registered", 1)
+
+    async def _is_registered(self, link: Link) -> bool:
+        account = self._vault.account
+        try:
+            await link.expect(Certificate, lambda request: FetchCertificate(request, account))
+        except WireError:
+            return False
+        return True
+
+    def _set_device(self, device: DeviceKeys, counter: int) -> None:
+        """Store a device list that names *device* alone."""
+        signed_list = self._vault.core.sign_device_list(counter, [device])
+        self._store.set_meta("device", device.device_id)
+        self._store.set_meta("device_keys", pack(list(device)))
+        self._store.set_meta("counter", counter)
+        self._store.set_meta("certificate", pack([self._store.meta("genesis"), signed_list]))
+
+    # ---------------------------------------------------------------- logging in
+
+    def sign(self, origin: str, nonce: bytes) -> bytes:
+        """The signature of a login."""
+        with self._vault.work() as core:
+            self._vault.use(DEVICE_SCOPE)
+            return core.login_signature(origin, nonce)
+
+    async def upkeep(self, link: DeviceLink, *, replace: bool = False) -> None:
+        """Bring addresses and key packages to what they should be. *replace*: what the server has is stale."""
+        logged_in = link.logged_in
+        now_ms = self._vault.now_ms()
+        if logged_in.remint:
+            self._drop_addresses()
+            replace = True
+        self._forget_old_packages(now_ms)
+        wanted: list[tuple[int, int, bool, bool]] = []
+        for suite, left in ((SUITE_HYBRID, logged_in.hybrid_left), (SUITE_CLASSIC, logged_in.classic_left)):
+            oldest_ms = self._store.oldest_package_ms(suite)
+            old = replace or oldest_ms is None or oldest_ms + REPLACE_AFTER_MS < now_ms
+            count = PACKAGES if old else (PACKAGES - left if left <= PACKAGES // 2 else 0)
+            last_resort = old or suite not in logged_in.last_resorts
+            if count or last_resort:
+                wanted.append((suite, count, last_resort, old))
+        needed = sum(count + last_resort for _, count, last_resort, _ in wanted)
+        has_link = bool(self._store.addresses("link"))
+        spares = len(self._store.addresses("spare"))
+        if needed or not has_link or spares < SPARES // 2:
+            await self._mint(link, needed + SPARES - min(spares, SPARES) + (not has_link))
+        if not has_link:
+            with self._store.write():
+                self._store.use_address(self._store.addresses("spare")[0].serial, "link")
+        for suite, count, last_resort, old in wanted:
+            await self._publish(link, suite, count, last_resort, old)
+
+    async def revoke(self, link: DeviceLink, serial: bytes) -> None:
+        """Refuse from now on what is sent to this address of ours."""
+        try:
+            await link.expect(Done, lambda request: RevokeAddress(request, serial))
+        except WireError as error:
+            if error.kind is not ADDRESS_GONE:
+                raise
+        with self._store.write():
+            self._store.forget_address(serial)
+
+    async def _mint(self, link: DeviceLink, count: int) -> None:
+        minted = await link.expect(Minted, lambda request: MintAddresses(request, min(count, 64)))
+        with self._store.write():
+            for one in minted.addresses:
+                self._store.add_address(one.serial, one.address, "spare", None, self._vault.now_ms())
+
+    async def _publish(self, link: DeviceLink, suite: int, count: int, last_resort: bool, replace: bool) -> None:
+        """Make key packages, store their private parts, then offer them."""
+        now_ms = self._vault.now_ms()
+        with self._vault.work():
+            if replace:
+                self._store.retire_packages(suite, False, now_ms)
+            if last_resort:
+                self._store.retire_packages(suite, True, now_ms)
+            packages = self.make_packages(suite, count)
+            resort = self.make_packages(suite, 1, last_resort=True)[0] if last_resort else b""
+        await link.expect(Published, lambda request: PublishKeyPackages(request, suite, packages, resort, replace))
+
+    def make_packages(
+        self, suite: int, count: int, *, chat: bytes | None = None, last_resort: bool = False
+    ) -> list[bytes]:
+        """*count* key packages, each with an address of its own; inside `work`. *chat*: made to be taken back there."""
+        if count == 0:
+            return []
+        addresses = [self.take_address("package" if chat is None else "chat", chat) for _ in range(count)]
+        self._vault.use_keys()
+        made = self._vault.core.create_key_packages(
+            suite,
+            [address.address for address in addresses],
+            self._vault.certificate,
+            self._vault.now_s(),
+            last_resort,
+        )
+        for package, address in zip(made, addresses, strict=True):
+            self._store.add_package(package.ref, suite, address.serial, chat, last_resort, self._vault.now_ms())
+        return [package.key_package for package in made]
+
+    def take_address(self, purpose: str, chat: bytes | None = None) -> Address:
+        """An address of ours that nobody knows yet; inside a transaction. Raises TryLater when there is none left."""
+        spares = self._store.addresses("spare")
+        if not spares:
+            raise TryLater("No fresh address is left on this device: connect to the server once, then try again.")
+        self._store.use_address(spares[0].serial, purpose, chat)
+        return spares[0]
+
+    def _forget_old_packages(self, now_ms: int) -> None:
+        """Private parts of replaced packages stay 31 days: a Welcome may still be under way."""
+        old = self._store.packages_retired_before(now_ms - FORGET_AFTER_MS)
+        if not old:
+            return
+        with self._vault.work() as core:
+            self._vault.use_keys()
+            core.delete_key_packages([package.ref for package in old])
+            for package in old:
+                self._store.forget_package(package.ref)
+                address = self._store.address(package.serial)
+                if address is not None and address.purpose == "package":
+                    self._store.add_chore("revoke", package.serial, b"", now_ms)
+
+    def _drop_addresses(self) -> None:
+        """The mailbox was renewed: every address that we gave away is dead, each chat needs a new one."""
+        with self._store.write():
+            for purpose in ("spare", "link", "package"):
+                for address in self._store.addresses(purpose):
+                    self._store.forget_address(address.serial)
+            for group in self._store.groups():
+                if group.standing == "current":
+                    self._store.add_chore("update", group.id, b"", self._vault.now_ms())
+
+    # ---------------------------------------------------------------- certificates
+
+    async def fetch_certificate(self, account: bytes) -> bytes:
+        """The newest certificate that the server holds of an account; not checked."""
+        link = await self._network.anonymous("keys")
+        found = await link.expect(Certificate, lambda request: FetchCertificate(request, AccountId(account)))
+        return pack([found.genesis, found.device_list])
+
+    # ---------------------------------------------------------------- a copied home
+
+    def is_copy(self) -> bool:
+        """Whether this home was copied or restored since it was last opened as itself."""
+        return self._store.meta("stamp") != self._store.home.stamp()
+
+    def set_stamp(self) -> None:
+        """This folder is the home from now on; inside a transaction."""
+        self._store.home.write_stamp_file(self._vault.random)
+        self._store.set_meta("stamp", self._store.home.stamp())
+
+    def start_anew(self) -> bool:
+        """If this home is a copy: never touch its MLS state again, become a new device. Whether it was one.
+
+        Ratchet keys would be used twice. Source: PROTOCOL, "State on the device".
+        """
+        if not self.is_copy():
+            return False
+        with self._vault.work() as core:
+            if not self.is_copy():
+                return False
+            now_ms = self._vault.now_ms()
+            if self._store.meta_int("registered"):
+                self._vault.use_account()
+                self._vault.use(PACKAGES_SCOPE)
+                core.delete_key_packages([package.ref for package in self._store.packages()])
+                self._store.forget_all_packages()
+                self._store.forget_all_addresses()
+                self._set_device(core.create_device(), self._store.meta_int("counter") + 1)
+                self._store.set_meta("list_due", 1)
+                self._store.restart_sequences()
+                for group in self._store.groups():
+                    self._store.forget_pending(group.id)
+                    if group.standing in ("current", "rejoin"):
+                        self._store.set_standing(group.id, "rejoin", now_ms)
+                        self._store.forget_chore("ask", group.id)
+                        self._store.add_chore("ask", group.id, b"", now_ms)
+                for chat in self._store.chats():
+                    self._store.note(
+                        "notice",
+                        chat.id,
+                        text="This is a copy of the account's folder: it asks to be let in as a new device.",
+                    )
+            self.set_stamp()
+            return True
+
+    async def publish_list(self) -> None:
+        """Tell the server of the newest device list, above whatever counter it has."""
+        if not self._store.meta_int("list_due"):
+            return
+        link = await self._network.anonymous("register")
+        for _ in range(4):
+            if await self._offer_list(link):
+                break
+            newest = await self.fetch_certificate(self._vault.account)
+            if newest == self._vault.certificate:
+                break
+            with self._vault.work() as core:
+                self._vault.use_account()
+                info = core.check_certificate(newest)
+                keys = DeviceKeys(*_keys.unpack(self._store.meta("device_keys") or b""))
+                self._set_device(keys, info.counter + 1)
+        with self._store.write():
+            self._store.set_meta("list_due", None)
+
+    async def _offer_list(self, link: Link) -> bool:
+        """Whether the server took our device list; False when it has one with the same or a higher counter."""
+        account = self._vault.account
+        signed_list = _certificate.unpack(self._vault.certificate)[1]
+        try:
+            await link.expect(Done, lambda request: PublishDeviceList(request, account, signed_list))
+        except WireError as error:
+            if error.kind is LIST_OUTDATED:
+                return False
+            raise
+        return True
+
+
+__all__ = ["Devices", "decode_base64", "encode_base64", "parse_invitation"]

@@ -1,0 +1,450 @@
+"""The engine of an open account: receive, decide, acknowledge; send; do what is left to do; tell what happened.
+
+    device loop    holds home/device.lock → logs in → each batch: one transaction (inbox.py) → acknowledge
+    sender loop    receipts and resend requests → outbox.drain (outbox.py)
+    chore loop     commits that wait for their gate, gates to walk, rejoins, successors, revocations
+    watch loop     notices what this or another process stored, and announces it
+
+Any number of processes may run an engine on the same home. The one with the device lock has the mailbox; it protects
+nothing before it has caught up. The others send at once. Events are read from the journal that each transaction
+writes, after its commit, so all processes announce the same. Source: PROTOCOL, "State on the device".
+"""
+
+import asyncio
+import contextlib
+import logging
+import random as random_module
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from taube.client import events
+from taube.client.contacts import Contacts
+from taube.client.devices import Devices
+from taube.client.e2e import DEVICE_SCOPE, PACKAGES_SCOPE, Core, CoreError, GroupInfo
+from taube.client.errors import DeviceReplaced, UserError
+from taube.client.gates import Gates
+from taube.client.home import Lock
+from taube.client.inbox import Delivery, Inbox
+from taube.client.network import DeviceLink, Network
+from taube.client.outbox import Outbox
+from taube.client.rejoin import Rejoin
+from taube.client.store import DAY_MS, Chore, Entry
+from taube.client.transport import BackOff, TransportError
+from taube.client.vault import Vault
+from taube.wire.errors import REPLACED, Retry, TaubeError, WireError
+from taube.wire.messages import CaughtUp, Deliver, Event, Replaced, Welcome
+
+AWAY_MS: Final = 30 * DAY_MS
+WATCH_S: Final = 0.025
+LOCK_POLL_S: Final = 0.2
+RECEIPT_DELAY_S: Final = 0.1
+ASK_AGAIN_MS: Final = 6 * 3_600_000
+SYNCED_EVERY_MS: Final = 3_600_000
+CHORE_RETRY_MS: Final = 5_000
+CHORE_RETRY_MOST_MS: Final = 3_600_000
+SEND_AGAIN_S: Final = 5.0
+LONGEST_WAIT_S: Final = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """One process's engine on a home. `run` is for applications; tests call the steps one by one."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        network: Network,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        random: Callable[[], float] = random_module.random,
+    ) -> None:
+        self.vault = vault
+        self.store = vault.store
+        self.network = network
+        self.devices = Devices(vault, network)
+        self.outbox = Outbox(vault, network)
+        self.gates = Gates(vault, network)
+        self.contacts = Contacts(vault, network, self.devices, self.outbox)
+        self.rejoin = Rejoin(vault, self.gates, self.devices, self.contacts)
+        self.inbox = Inbox(vault, self.gates, self.rejoin, self.contacts, self.outbox)
+        self.gates.on_stuck = self.rejoin.lost
+        self.gates.on_exhausted = self._exhausted
+        self.link: DeviceLink | None = None
+        self.caught_up = False
+        """Whether the mailbox was read to its end since this process has the device lock."""
+        self.offline_reason: TaubeError | None = None
+        """Why there is no device link at the moment."""
+        self.send_problem: TaubeError | None = None
+        """Why the last attempt to send failed; None when it did not."""
+        self.fatal: UserError | None = None
+        """Why there will be none any more."""
+        self._sleep = sleep
+        self._random = random
+        self._lock: Lock | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._wake_sender = asyncio.Event()
+        self._online = asyncio.Event()
+        self._wake_chores = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._listeners: list[Callable[[events.Event], None]] = []
+        self._announced = self.store.journal_end()
+        self._data_version = self.store.data_version()
+        self.describe: Callable[[Entry], events.Event | None] = lambda entry: None
+        """Makes an event of a line of the journal; set by the account."""
+        self.store.on_commit.append(self._committed)
+
+    # ---------------------------------------------------------------- one step at a time
+
+    async def connect(self) -> DeviceLink:
+        """Log in, and do what comes before the mailbox. Raises TransportError, WireError, DeviceReplaced."""
+        await self.devices.publish_list()
+        try:
+            link = await self.network.device(self.vault.account, self.vault.device, self.devices.sign)
+        except WireError as error:
+            if error.kind.retry is Retry.LATER:
+                raise
+            raise DeviceReplaced(
+                "The server no longer knows this device: another copy of its folder took over, or the account was"
+                " deleted. What is stored here can still be read."
+            ) from error
+        new_generation = self._greet(link.welcome)
+        await self._reclaim()
+        await self.devices.upkeep(link, replace=new_generation)
+        self.link = link
+        return link
+
+    def receive(self, link: DeviceLink, batch: list[Event]) -> None:
+        """Decide a batch of the mailbox in one transaction, then acknowledge it."""
+        deliveries = [
+            Delivery(event.serial, event.body, event.number == 0) for event in batch if isinstance(event, Deliver)
+        ]
+        self.inbox.receive(deliveries)
+        numbers = [event.number for event in batch if isinstance(event, Deliver) and event.number]
+        if numbers:
+            link.acknowledge(max(numbers))
+        if any(isinstance(event, CaughtUp) for event in batch):
+            self.synchronised(link)
+
+    def synchronised(self, link: DeviceLink) -> None:
+        """The mailbox was read to its end."""
+        with self.store.write():
+            self._set_synced(link.welcome.now_ms)
+            now_ms = self.vault.now_ms()
+            for chat in self.store.chats_with_aside():
+                state = self.store.chat(chat)
+                if state is not None and state.group_id is not None:
+                    self.store.add_chore("walk", state.group_id, b"", now_ms)
+            self.store.expire(now_ms)
+        self.caught_up = True
+
+    async def send(self) -> None:
+        """Send everything that is due. Raises TransportError, WireError."""
+        if self._lock is not None and not self.caught_up:
+            return
+        if self.store.receipts_owed():
+            self.outbox.queue_receipts()
+        gap_ms = self.store.next_gap_ms()
+        if gap_ms is not None and gap_ms <= self.vault.now_ms():
+            self.outbox.queue_resend_requests(ASK_AGAIN_MS)
+        await self.outbox.drain()
+
+    async def do_chores(self) -> None:
+        """Do everything that is due; what fails is tried again later. Raises TransportError."""
+        for pending in self.store.all_pending():
+            await self.gates.settle(pending.group_id)
+        for chore in self.store.chores_due(self.vault.now_ms()):
+            try:
+                await self._do(chore)
+            except (WireError, CoreError, UserError) as error:
+                _log.debug("chore %s is tried again: %s", chore.kind, type(error).__name__)
+                self._postpone(chore)
+            except TransportError:
+                self._postpone(chore)
+                raise
+
+    async def _do(self, chore: Chore) -> None:
+        group = self.store.group(chore.subject)
+        if chore.kind == "walk":
+            if group is not None:
+                await self.gates.walk(group.id)
+            self._forget(chore)
+        elif chore.kind == "update":
+            if group is not None:
+                await self.gates.change(group.id, self._with_new_address(group.chat))
+            self._forget(chore)
+        elif chore.kind == "ask":
+            await self.rejoin.ask(chore)
+        elif chore.kind == "grant":
+            await self.rejoin.grant(chore)
+        elif chore.kind == "successor":
+            await self.rejoin.succeed(chore)
+        elif chore.kind == "revoke" and self.link is not None:
+            await self.devices.revoke(self.link, chore.subject)
+            self._forget(chore)
+
+    def _with_new_address(self, chat: bytes) -> Callable[[Core, GroupInfo], dict[str, object]]:
+        def wanted(core: Core, info: GroupInfo) -> dict[str, object]:
+            address = self.devices.take_address("chat", chat)
+            return {"update": True, "address": address.address}
+
+        return wanted
+
+    def _forget(self, chore: Chore) -> None:
+        with self.store.write():
+            self.store.forget_chore(chore.kind, chore.subject)
+
+    def _postpone(self, chore: Chore) -> None:
+        wait_ms = min(CHORE_RETRY_MS << min(chore.tries, 12), CHORE_RETRY_MOST_MS)
+        with self.store.write():
+            self.store.set_chore(chore.n, chore.payload, self.vault.now_ms() + wait_ms, chore.tries + 1)
+
+    # ---------------------------------------------------------------- the server's clock and generation
+
+    def _greet(self, welcome: Welcome) -> bool:
+        """What the server's clock and generation mean for our groups; True when the generation is new."""
+        with self.vault.work():
+            synced_ms = self.store.meta_int("synced_ms")
+            if synced_ms and welcome.now_ms - synced_ms > AWAY_MS:
+                for group in self.store.groups():
+                    self.rejoin.lost(group.id, "it was away for more than 30 days")
+            generation = self.store.meta("generation")
+            is_new = generation is not None and generation != welcome.generation
+            if is_new:
+                for group in self.store.groups():
+                    if group.standing == "current" and self.store.passed(group.id) is not None:
+                        self.store.add_chore("reclaim", group.id, b"", self.vault.now_ms())
+            if generation != welcome.generation:
+                self.store.set_meta("generation", welcome.generation)
+            self._set_synced(welcome.now_ms)
+            return is_new
+
+    def _set_synced(self, server_now_ms: int) -> None:
+        if server_now_ms - self.store.meta_int("synced_ms") >= SYNCED_EVERY_MS:
+            self.store.set_meta("synced_ms", server_now_ms)
+
+    async def _reclaim(self) -> None:
+        """The server was restored from a backup: claim again the gate that each group passed last.
+
+        It may have forgotten them; a different value there means that someone went another way.
+        """
+        for chore in self.store.chores_due(self.vault.now_ms()):
+            if chore.kind != "reclaim":
+                continue
+            passed = self.store.passed(chore.subject)
+            if passed is not None and await self.gates.claim(passed.name, passed.value) != passed.value:
+                with self.vault.work():
+                    self._exhausted(chore.subject)
+            self._forget(chore)
+
+    def _exhausted(self, group_id: bytes) -> None:
+        """No member can go on with this group: found its successor, if that is ours to do."""
+        group = self.store.group(group_id)
+        if group is None or group.standing != "current":
+            return
+        if self.store.pending(group_id) is not None:
+            self.gates.drop(group_id)
+        self.vault.use(DEVICE_SCOPE, PACKAGES_SCOPE, group_id)
+        self.store.set_standing(group_id, "rejoin", self.vault.now_ms())
+        if self.vault.account in self.vault.core.group(group_id).context.admins:
+            self.store.add_chore("successor", group.chat, b"", self.vault.now_ms())
+
+    # ---------------------------------------------------------------- running
+
+    def start(self) -> None:
+        """Start the loops in the running event loop; the lock is tried at once, so that `owner` is known."""
+        self._lock = self.store.home.try_lock("device")
+        loops = (self._device_loop, self._sender_loop, self._chore_loop, self._watch_loop)
+        self._tasks = [asyncio.create_task(loop(), name=f"taube {loop.__name__}") for loop in loops]
+        for task in self._tasks:
+            task.add_done_callback(_report)
+
+    async def stop(self) -> None:
+        """End the loops and the connections. What was not sent stays in the outbox."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        await self.network.close()
+        if self._committed in self.store.on_commit:
+            self.store.on_commit.remove(self._committed)
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    @property
+    def owner(self) -> bool:
+        """Whether this process has the device connection."""
+        return self._lock is not None
+
+    @property
+    def online(self) -> bool:
+        """Whether there is nothing known that stands in the way of sending."""
+        return self.fatal is None and self.offline_reason is None and self.send_problem is None
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether waiting is of no use at the moment: the last attempt to connect, or to send, failed."""
+        return not self.online
+
+    async def _device_loop(self) -> None:
+        while self._lock is None:
+            await self._sleep(LOCK_POLL_S)
+            self._lock = self.store.home.try_lock("device")
+        back_off = BackOff(self._random)
+        while True:
+            at_least_ms = 0
+            try:
+                link = await self.connect()
+                back_off.succeeded()
+                self.offline_reason = None
+                self._online.set()
+                self._tell(events.Connected())
+                await self._read(link)
+                at_least_ms = link.reconnect_after_ms
+                reason: TaubeError = getattr(link, "lost", None) or TransportError("The connection ended.")
+            except DeviceReplaced as error:
+                self._end(error)
+                return
+            except WireError as error:
+                reason, at_least_ms = error, error.retry_after_ms
+            except TransportError as error:
+                reason = error
+            except UserError as error:
+                reason = error
+            finally:
+                self.link = None
+            self.offline_reason = reason
+            self._online.clear()
+            wait_s = back_off.next_s(at_least_ms)
+            self._tell(events.Disconnected(str(reason), wait_s))
+            self._pulse()
+            await self._sleep(wait_s)
+
+    async def _read(self, link: DeviceLink) -> None:
+        """Receive until the link ends. Raises WireError(REPLACED) when another process of ours took it over."""
+        self._wake_sender.set()
+        async for batch in link.events():
+            self.receive(link, batch)
+            if any(isinstance(event, CaughtUp) for event in batch):
+                self._tell(events.CaughtUp())
+                self._wake_sender.set()
+                self._wake_chores.set()
+                self._pulse()
+            if any(isinstance(event, Replaced) for event in batch):
+                raise WireError(REPLACED)
+        await link.close()
+
+    def _end(self, error: UserError) -> None:
+        self.fatal = error
+        self.offline_reason = error
+        self._tell(events.Disconnected(str(error), float("inf")))
+        self._pulse()
+
+    async def _sender_loop(self) -> None:
+        back_off = BackOff(self._random)
+        while True:
+            self._wake_sender.clear()
+            try:
+                await self.send()
+                back_off.succeeded()
+                self.send_problem = None
+                wait_s = self._until(self.store.outbox_due_ms(), self.store.next_gap_ms())
+                if self.store.receipts_owed():
+                    wait_s = min(wait_s, RECEIPT_DELAY_S)
+                if self.owner and not self.caught_up:
+                    wait_s = LONGEST_WAIT_S
+            except (TransportError, WireError) as error:
+                self.send_problem = error
+                self._pulse()
+                self._online.clear()
+                await _wait(self._online, min(back_off.next_s(), SEND_AGAIN_S))
+                continue
+            await _wait(self._wake_sender, wait_s)
+
+    async def _chore_loop(self) -> None:
+        back_off = BackOff(self._random)
+        while True:
+            ready = self.owner and self.caught_up and self.link is not None
+            await _wait(self._wake_chores, self._until(self.store.next_chore_ms()) if ready else LONGEST_WAIT_S)
+            self._wake_chores.clear()
+            if not self.owner or not self.caught_up or self.link is None:
+                continue
+            try:
+                await self.do_chores()
+                back_off.succeeded()
+            except (TransportError, WireError):
+                await self._sleep(back_off.next_s())
+
+    async def _watch_loop(self) -> None:
+        """Notice what other processes store."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            version = self.store.data_version()
+            if version != self._data_version:
+                self._data_version = version
+                self._announce()
+
+    def _until(self, *times_ms: int | None) -> float:
+        """Seconds until the first of these times, between a blink and half a minute."""
+        known = [time_ms for time_ms in times_ms if time_ms is not None]
+        if not known:
+            return LONGEST_WAIT_S
+        return min(max((min(known) - self.vault.now_ms()) / 1000, 0.01), LONGEST_WAIT_S)
+
+    # ---------------------------------------------------------------- telling
+
+    def listen(self, listener: Callable[[events.Event], None]) -> Callable[[], None]:
+        """Call *listener* with every event from now on; returns what ends it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def next_change(self) -> Callable[[float], Awaitable[None]]:
+        """What waits until something was stored after this call, by any process, or the connection changed; or until
+        the given number of seconds is over."""
+        changed = self._changed
+        return lambda timeout_s: _wait(changed, timeout_s)
+
+    def has_chores(self, kind: str) -> bool:
+        """Whether work of this kind is left."""
+        return self.store.count_chores(kind) > 0
+
+    def _committed(self) -> None:
+        """Called after each transaction of this process."""
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop().call_soon(self._announce)
+
+    def _announce(self) -> None:
+        """Turn new lines of the journal into events, and wake what may have work now."""
+        while entries := self.store.journal_after(self._announced):
+            self._announced = entries[-1].n
+            if self._listeners:
+                for entry in entries:
+                    event = self.describe(entry)
+                    if event is not None:
+                        self._tell(event)
+        self._wake_sender.set()
+        self._wake_chores.set()
+        self._pulse()
+
+    def _tell(self, event: events.Event) -> None:
+        for listener in list(self._listeners):
+            listener(event)
+
+    def _pulse(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        _log.error("%s ended", task.get_name(), exc_info=task.exception())
+
+
+__all__ = ["Engine"]

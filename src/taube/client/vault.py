@@ -1,0 +1,138 @@
+"""Runs the core inside write transactions of the store: fresh state before, its changes stored after.
+
+    with vault.work() as core:            BEGIN IMMEDIATE
+        vault.use(group_id)               loads the scope's rows, if another process changed them since
+        body, = core.protect(…)
+                                          the core's deltas are stored, COMMIT
+
+An exception rolls back and unloads the core, so that no later call can build on state that was never stored. Nothing
+may leave for the network before `work` was left. It knows neither what the calls are for nor the network.
+Source: PROTOCOL, "State on the device".
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+
+from taube.client.e2e import ACCOUNT_SCOPE, DEVICE_SCOPE, PACKAGES_SCOPE, Core, Member
+from taube.client.store import Contact, Store
+from taube.wire.messages import AccountId, DeviceId
+
+
+class Vault:
+    """The state of one device in one process: its store, its core, its clock and its randomness."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        now_ms: Callable[[], int],
+        random: Callable[[int], bytes],
+        make_core: Callable[[Callable[[int], bytes]], Core] = Core,
+    ) -> None:
+        """*now_ms*: milliseconds since 1970; *random(n)*: n random bytes, fit for keys."""
+        self.store = store
+        self.now_ms = now_ms
+        self.random = random
+        self._make_core = make_core
+        self._versions: dict[bytes, int] = {}
+
+    @cached_property
+    def core(self) -> Core:
+        """Made when first needed: listing chats does not need it."""
+        return self._make_core(self.random)
+
+    def now_s(self) -> int:
+        return self.now_ms() // 1000
+
+    # ---------------------------------------------------------------- who we are
+
+    @property
+    def account(self) -> AccountId:
+        """Our account id; empty before there is one."""
+        return AccountId(self.store.meta("account") or b"")
+
+    @property
+    def device(self) -> DeviceId:
+        return DeviceId(self.store.meta("device") or b"")
+
+    @property
+    def certificate(self) -> bytes:
+        """Our newest certificate: genesis statement and signed device list."""
+        return self.store.meta("certificate") or b""
+
+    @property
+    def origin(self) -> str:
+        return self.store.meta_text("origin")
+
+    # ---------------------------------------------------------------- the core in a transaction
+
+    @contextmanager
+    def work(self) -> Iterator[Core]:
+        """The core, inside a write transaction; what it changed is stored when left. Nested: part of the outer one."""
+        if self.store.in_transaction:
+            yield self.core
+            return
+        core = self.core
+        try:
+            with self.store.write():
+                yield core
+                self.flush()
+        except BaseException:
+            core.unload_all()
+            self._versions.clear()
+            raise
+
+    def use(self, *scopes: bytes) -> None:
+        """Make the core know the stored rows of *scopes*, inside `work`."""
+        if any(scope not in self._versions for scope in scopes):
+            self.flush()  # a group founded or joined in this transaction is newer in the core than in the store
+        for scope in scopes:
+            version = self.store.scope_version(scope)
+            if self._versions.get(scope) != version or not self.core.is_loaded(scope):
+                self.core.load(scope, self.store.scope_rows(scope))
+                self._versions[scope] = version
+
+    def use_keys(self) -> None:
+        """The scopes that opening a stranger's mail and making key packages need."""
+        self.use(DEVICE_SCOPE, PACKAGES_SCOPE)
+
+    def use_account(self) -> None:
+        self.use(ACCOUNT_SCOPE, DEVICE_SCOPE)
+
+    def forget_loaded_groups(self) -> None:
+        """Unload every group: before a Welcome that may bring one that we have had before."""
+        self.flush()
+        for scope in [scope for scope in self._versions if scope not in (ACCOUNT_SCOPE, DEVICE_SCOPE, PACKAGES_SCOPE)]:
+            self.core.unload(scope)
+            del self._versions[scope]
+
+    def flush(self) -> None:
+        """Store what the core has changed so far, inside `work`; leaving `work` does it too."""
+        changed: dict[bytes, None] = {}
+        for delta in self.core.take_deltas():
+            self.store.put_row(delta.scope, delta.key, delta.value)
+            changed[delta.scope] = None
+        for scope in changed:
+            self._versions[scope] = self.store.bump_scope(scope)
+
+    # ---------------------------------------------------------------- certificates
+
+    def known(self) -> dict[bytes, int]:
+        """For each account the lowest device list counter that is still acceptable."""
+        known = {contact.account: contact.counter for contact in self.store.contacts()}
+        known[self.account] = self.store.meta_int("counter")
+        return known
+
+    def learn(self, member: Member) -> bool:
+        """Remember the newest certificate of a member. True when an account that we knew has a newer one."""
+        if member.account_id == self.account:
+            return False
+        contact = self.store.contact(member.account_id)
+        if contact is None:
+            self.store.put_contact(Contact(member.account_id, "", member.counter, member.certificate))
+            return False
+        if member.counter <= contact.counter:
+            return False
+        self.store.put_contact(contact._replace(counter=member.counter, certificate=member.certificate))
+        return True
