@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from taube.client.account import Account
-from taube.client.devices import encode_base64
-from taube.client.e2e import Core
+from taube.client.e2e import KIND_GROUP, Core, GroupContext
 from taube.client.home import Home
-from taube.client.store import Store
+from taube.client.store import Chat, Store
 from taube.client.sync import Engine
 from taube.client.transport import ConnectionLost, Unreachable
 from taube.client.vault import Vault
@@ -407,4 +406,38 @@ async def friends(world: World, *names: str) -> list[Client]:
     return people
 
 
-__all__ = ["Client", "World", "encode_base64", "friends"]
+async def three(world: World) -> list[Client]:
+    """Alice, Bob and Carol, at rest, in a group that Alice manages; each calls it "group"."""
+    people = await friends(world, "alice", "bob", "carol")
+    alice = people[0]
+    claimed = {}
+    for other in people[1:]:
+        row = alice.store.chat_named(other.name)
+        assert row is not None and row.peer is not None and row.group_id is not None
+        to = [m.address for m in alice.info(row.group_id).members if m.account_id == row.peer]
+        claimed[row.peer] = await alice.engine.contacts.claim(to[0])
+    with alice.vault.work():
+        chat_id = os.urandom(16)
+        alice.store.add_chat(Chat(chat_id, "group", "nobody", KIND_GROUP, "open", None, None, 1, world.now_ms))
+        context = GroupContext(KIND_GROUP, chat_id, (alice.vault.account,))
+        alice.engine.contacts.found(chat_id, context, claimed)
+    await world.settle()
+    return people
+
+
+def same_epoch(name: str, *people: Client) -> int:
+    """The epoch of the chat's group, which has to be the same group, and the same epoch, for all."""
+    infos = [one.info(one.group(name).id) for one in people]
+    assert len({(info.group_id, info.epoch, len(info.members)) for info in infos}) == 1, infos
+    secrets = set()
+    for one, info in zip(people, infos, strict=True):
+        with one.vault.work() as core:
+            one.vault.use(b"device", info.group_id)
+            secrets.add(core.export(info.group_id, "test", b"", 16))
+    assert len(secrets) == 1
+    epoch = infos[0].epoch
+    assert isinstance(epoch, int)
+    return epoch
+
+
+__all__ = ["Client", "World", "friends", "same_epoch", "three"]

@@ -6,12 +6,13 @@ it is accepted. Two people who add each other at once have two groups for one ch
 Source: PROTOCOL, "First contact", "Addresses".
 """
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from taube.client import content
 from taube.client.content import MAX_NAME_BYTES, Profile
 from taube.client.devices import Devices, decode_base64, encode_base64
-from taube.client.e2e import DEVICE_SCOPE, KIND_PAIR, SUITE_HYBRID, CoreError, GroupContext, Joined
+from taube.client.e2e import DEVICE_SCOPE, KIND_PAIR, SUITE_CLASSIC, SUITE_HYBRID, CoreError, GroupContext, Joined
 from taube.client.errors import Refused, TryLater, WrongInput
 from taube.client.network import Network
 from taube.client.outbox import Outbox
@@ -22,6 +23,8 @@ from taube.wire.messages import ClaimKeyPackage, KeyPackageClaimed
 from taube.wire.packing import PackingError, Unpacker, pack
 
 MAX_NAME: Final = 64
+MAX_HYBRID: Final = 32
+"""A group that begins with more leaves than this uses the classic suite: its handshakes are smaller."""
 
 _link: Final = Unpacker[tuple[int, bytes, bytes, str]](tuple[int, bytes, bytes, str])
 
@@ -126,98 +129,89 @@ class Contacts:
             self._store.add_chat(
                 Chat(chat_id, name, "link", KIND_PAIR, "open", link.account, None, 1, self._vault.now_ms())
             )
-            self.found_pair(chat_id, chat_id, link.account, [claimed], None)
+            admins = tuple(sorted((self._vault.account, link.account)))
+            self.found(chat_id, GroupContext(KIND_PAIR, chat_id, admins), {link.account: claimed})
             contact = self._store.contact(link.account)
             if contact is not None:
                 self._store.put_contact(contact._replace(name=clean_name(link.name)))
             self._store.note("chat", chat_id)
             return self._greet(chat_id)
 
-    def found_pair(
-        self,
-        chat: bytes,
-        mls_chat: bytes,
-        peer: bytes,
-        claimed: list[Claimed],
-        predecessor: tuple[bytes, int] | None,
-    ) -> bytes:
-        """Found the group that *chat* uses from now on, inside `work`; its id. No gate: nobody else is in it."""
+    def found(self, chat: bytes, context: GroupContext, claimed: Mapping[bytes, Claimed]) -> bytes:
+        """Found the group that *chat* uses from now on, with the devices *claimed* (by account); its id. Inside `work`.
+
+        No gate: nobody else is in it yet.
+        """
         core, now_s = self._vault.core, self._vault.now_s()
-        try:
-            infos = [core.inspect_key_package(one.key_package, one.certificate, now_s) for one in claimed]
-        except CoreError as error:
-            raise Refused(
-                "The server gave keys that do not fit this contact: do not trust it, ask who runs it."
-            ) from error
-        if any(info.account_id != peer for info in infos):
-            raise Refused("The server gave keys of another account: do not trust it, ask who runs it.")
-        context = GroupContext(KIND_PAIR, mls_chat, tuple(sorted((self._vault.account, peer))), predecessor)
+        for account, one in claimed.items():
+            try:
+                info = core.inspect_key_package(one.key_package, one.certificate, now_s)
+            except CoreError as error:
+                raise Refused("The server gave keys that do not fit this contact: ask who runs it.") from error
+            if info.account_id != account:
+                raise Refused("The server gave keys of another account: do not trust it, ask who runs it.")
         address = self._devices.take_address("chat", chat)
+        suite = SUITE_HYBRID if len(claimed) < MAX_HYBRID else SUITE_CLASSIC
         self._vault.use(DEVICE_SCOPE)
-        group_id = core.create_group(SUITE_HYBRID, context, address.address, self._vault.certificate, now_s)
-        adds = [one.key_package for one in claimed]
+        group_id = core.create_group(suite, context, address.address, self._vault.certificate, now_s)
+        adds = [one.key_package for one in claimed.values()]
         staged = core.stage(group_id, k=0, adds=adds, known=self._vault.known(), now_s=now_s)
         applied = core.confirm(group_id, now_s)
         for member in core.group(group_id).members:
             self._vault.learn(member)
         for to, body in staged.welcomes:
             self._store.queue_body(body, [to], self._vault.now_ms())
+        before = context.predecessor[0] if context.predecessor else None
+        now_ms = self._vault.now_ms()
         self._store.put_group(
-            Group(
-                group_id, chat, mls_chat, applied.epoch, "current", self._vault.now_ms(),
-                predecessor[0] if predecessor else None, address.serial,
-            )
-        )  # fmt: skip
-        self._store.set_chat_group(chat, group_id, self._vault.now_ms())
+            Group(group_id, chat, context.chat_id, applied.epoch, "current", now_ms, before, address.serial)
+        )
+        self._store.set_chat_group(chat, group_id, now_ms)
         return group_id
 
     # ---------------------------------------------------------------- being added
 
     def met(self, joined: Joined, serial: bytes) -> bool:
-        """A Welcome brought a group of two that succeeds no other; inside `work`. Whether we want to be in it."""
-        own, sender = self._vault.account, joined.sender[0]
-        if joined.context.kind != KIND_PAIR or set(joined.context.admins) != {own, sender} or sender == own:
-            return False
-        if any(member.account_id not in (own, sender) for member in joined.members):
-            return False
-        chat = self._store.chat_of_peer(sender)
-        if chat is not None and chat.state == "blocked":
+        """A Welcome brought a group that succeeds no other; inside `work`. Whether we want to be in it."""
+        chat = self._chat_for(joined)
+        if chat is None:
             return False
         for member in joined.members:
             self._vault.learn(member)
-        if chat is None:
-            chat_id = joined.context.chat_id
-            if self._store.chat(chat_id) is not None:
-                return False
-            chat = Chat(
-                chat_id,
-                self.free_name("someone"),
-                "nobody",
-                KIND_PAIR,
-                "request",
-                sender,
-                None,
-                1,
-                self._vault.now_ms(),
-            )
-            self._store.add_chat(chat)
-            self._store.note("chat", chat.id)
         current = self._store.group(chat.group_id) if chat.group_id is not None else None
+        now_ms = self._vault.now_ms()
         self._store.put_group(
-            Group(
-                joined.group_id,
-                chat.id,
-                joined.context.chat_id,
-                joined.epoch,
-                "current",
-                self._vault.now_ms(),
-                None,
-                serial,
-            )
+            Group(joined.group_id, chat.id, joined.context.chat_id, joined.epoch, "current", now_ms, None, serial)
         )
+        # two who add each other at once have two groups: the lower id is used by both
         if current is None or current.standing != "current" or joined.group_id < current.id:
-            self._store.set_chat_group(chat.id, joined.group_id, self._vault.now_ms())
+            self._store.set_chat_group(chat.id, joined.group_id, now_ms)
         return True
+
+    def _chat_for(self, joined: Joined) -> Chat | None:
+        """The chat that a new group belongs to, made if need be; None for a group that we do not want."""
+        own, sender, context = self._vault.account, joined.sender[0], joined.context
+        accounts = {member.account_id for member in joined.members}
+        if sender == own or sender not in context.admins:
+            return None
+        of_sender = self._store.chat_of_peer(sender)
+        if of_sender is not None and of_sender.state == "blocked":
+            return None
+        if context.kind == KIND_PAIR:
+            if accounts != {own, sender} or set(context.admins) != accounts:
+                return None
+            if of_sender is not None:
+                return of_sender
+        if self._store.chat(context.chat_id) is not None:
+            return None
+        peer = sender if context.kind == KIND_PAIR else None
+        trusted = of_sender is not None and of_sender.state == "open" and peer is None
+        state = "open" if trusted else "request"
+        name = self.free_name("someone" if peer is not None else "group")
+        chat = Chat(context.chat_id, name, "nobody", context.kind, state, peer, None, 1, self._vault.now_ms())
+        self._store.add_chat(chat)
+        self._store.note("chat", chat.id)
+        return chat
 
     def heard_name(self, chat: Chat, sender: bytes, name: str) -> None:
         """Someone says what it is called; inside a transaction."""

@@ -177,24 +177,24 @@ class Rejoin:
         """Found the group that succeeds the one that nobody can use any more, for the same chat and people."""
         chat = self._store.chat(chore.subject)
         group = self._store.group(chat.group_id) if chat is not None and chat.group_id is not None else None
-        if chat is None or group is None or group.standing == "current" or chat.state == "blocked" or chat.peer is None:
+        if chat is None or group is None or group.standing == "current" or chat.state == "blocked":
             self._store.forget_chore("successor", chore.subject)
             return
         with self._vault.work() as core:
             self._vault.use(DEVICE_SCOPE, group.id)
             info = core.group(group.id)
-        claimed: list[Claimed] = [
-            await self._contacts.claim(member.address)
-            for member in info.members
-            if member.account_id != self._vault.account
-        ]
+        claimed: dict[bytes, Claimed] = {}
+        for member in info.members:
+            if member.account_id != self._vault.account and member.account_id not in claimed:
+                claimed[member.account_id] = await self._contacts.claim(member.address)
         with self._vault.work():
             again = self._store.group(group.id)
             now = self._store.chat(chat.id)
             if again is None or again.standing == "current" or now is None or now.group_id != group.id:
                 self._store.forget_chore("successor", chore.subject)
                 return
-            self._contacts.found_pair(chat.id, group.mls_chat, chat.peer, claimed, (group.id, info.epoch))
+            context = info.context._replace(predecessor=(group.id, info.epoch))
+            self._contacts.found(chat.id, context, claimed)
             self._store.forget_chore("successor", chore.subject)
             self._store.forget_chore("ask", group.id)
             self._store.note("notice", chat.id, text="The encryption of this chat was started anew.")
