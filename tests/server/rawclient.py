@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from taube.wire import messages as m
+from taube.wire.codec import decode_reply_or_event
+from taube.wire.errors import FrameError
 from taube.wire.messages import Command, Event, Reply
 from taube.wire.packing import pack
 from taube.wire.session import ClientSession, login_message
@@ -66,7 +68,7 @@ class Person:
         self.account = sha256(self.genesis).digest()
 
     def device_list(self, counter: int = 1, devices: list[list[bytes]] | None = None) -> bytes:
-        mine = [[self.device, raw(self.login_key), os.urandom(32), os.urandom(32)]]
+        mine = [[self.device, raw(self.login_key), bytes(32), bytes(32)]]
         listed = pack([1, self.account, counter, mine if devices is None else devices, []])
         return self.account_key.sign(b"taube device list v1" + listed) + listed
 
@@ -103,7 +105,11 @@ class RawClient(picows.WSListener):
             return
         if frame.msg_type != picows.WSMsgType.BINARY:
             return
-        message = self.session.receive(frame.get_payload_as_bytes())
+        payload = frame.get_payload_as_bytes()
+        try:
+            message = self.session.receive(payload)
+        except FrameError:  # an answer to something that no proper client would send
+            message = decode_reply_or_event(payload)
         waiting = self.replies.pop(getattr(message, "request", 0), None)
         if waiting is not None and not waiting.done():
             waiting.set_result(message)

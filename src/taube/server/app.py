@@ -23,18 +23,21 @@ import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from taube import __version__
-from taube.server import clock, folder, pages, secrets
+from taube.server import folder, pages, secrets
 from taube.server.config import EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, OperatorError, ServeOptions, ServerConfig
 from taube.server.gateway.connection import Channel, Connection, ConnectionConfig, Turn
 from taube.server.gateway.dispatch import Dispatch
 from taube.server.gateway.hub import Hub
 from taube.server.gateway.listener import Listener, ListenerConfig, http_setup, tls_context
-from taube.server.limits import Limits, LimitSettings
+from taube.server.limits import Limits
+from taube.server.ops import workers
 from taube.server.ops.lifecycle import DrainConfig, Lifecycle, Stage, ops_pages
 from taube.server.ops.observe import METRICS, Log, PrometheusMetrics, silence_libraries, standard_error
-from taube.server.ports import Store, Tables
+from taube.server.ops.workers import GuardedTime, Workers, written
+from taube.server.ports import Store, StoreUnusable, Tables
+from taube.server.services import identity
 from taube.server.services.mailboxes import Mailboxes
-from taube.server.stores.memory import MemoryStore
+from taube.server.stores.sqlite import SqliteStore
 from taube.wire.errors import WireError
 from taube.wire.session import ServerSession
 
@@ -53,7 +56,6 @@ class Settings:
     server: ServerConfig = field(default_factory=ServerConfig)
     listener: ListenerConfig = field(default_factory=ListenerConfig)
     connection: ConnectionConfig = field(default_factory=ConnectionConfig)
-    limits: LimitSettings = field(default_factory=LimitSettings)
     drain: DrainConfig = field(default_factory=DrainConfig)
 
 
@@ -73,20 +75,6 @@ def serve(options: ServeOptions) -> int:
     return uvloop.run(run())
 
 
-class SystemClock:
-    """The machine's clocks, and the guarded clock on top of them."""
-
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self.monotonic = monotonic
-        self.guarded = clock.start(None, self.wall_ms(), monotonic())
-
-    def wall_ms(self) -> int:
-        return int(time.time() * 1000)
-
-    def guarded_ms(self) -> int:
-        return self.guarded.now_ms(self.monotonic())
-
-
 class Server:
     """One server process. `start` raises OperatorError and leaves nothing running; `stop` drains.
 
@@ -97,9 +85,9 @@ class Server:
         self._options = options
         self._settings = settings or Settings()
         self._loop = asyncio.get_running_loop()
-        self._clock = SystemClock(self._loop.time)
-        self.log = log or Log(standard_error(), self._clock.wall_ms)
-        self.metrics = PrometheusMetrics(METRICS)
+        self.log = log or Log(standard_error(), wall_ms)
+        self._time: GuardedTime
+        self.metrics = PrometheusMetrics(METRICS + workers.METRICS)
         self.lifecycle = Lifecycle()
         self.hub = Hub()
         self.origin = self.url = self.ops_url = ""
@@ -107,12 +95,14 @@ class Server:
         self._mailboxes: Mailboxes
         self._dispatch: Dispatch
         self._listener: Listener
-        self._limits = Limits(self._settings.limits)
+        self._limits = Limits(self._settings.server.limits)
         self._timer: asyncio.TimerHandle | None = None
         self._turn = Turn(self._loop.call_soon, self._finish_turn)
         self._generation = b""
         self._resources = contextlib.AsyncExitStack()
         self._check_timer: asyncio.TimerHandle | None = None
+        self._workers: Workers
+        self._loops: asyncio.Task[None]
 
     # ------------------------------------------------------------ start
 
@@ -137,11 +127,13 @@ class Server:
         self._name(sockets, tls)
         self.store = self._open_store()
         undo.callback(self.store.close)
-        self._build(sockets, tls, await self._own_facts())
+        self._build(sockets, tls, await self._establish())
         await self._open_ops(undo)
         self._listener.start()
         undo.callback(self._listener.stop)
         self._check()
+        self._loops = self._loop.create_task(self._workers.run())
+        undo.push_async_callback(self._stop_loops)
         undo.callback(self._stop_checking)
         gc.collect()
         gc.freeze()
@@ -194,43 +186,37 @@ class Server:
             folder.keep(self._options.data, "origin", self.origin)
 
     def _open_store(self) -> Store:
-        return MemoryStore(self._loop.call_soon)
+        try:
+            return SqliteStore(
+                self._options.data / "taube.db",
+                later=self._loop.call_soon_threadsafe,
+                soon=self._loop.call_soon,
+                problem=self._storage_problem,
+                foreign=lambda: self._workers.changed_behind(),
+                observe=self.metrics.observe,
+                settings=self._settings.server.sqlite,
+            )
+        except StoreUnusable as error:
+            raise OperatorError(str(error), EX_CONFIG) from error
 
     async def ask(self, job: Callable[[Tables], T]) -> T:
-        """Run one job over the tables and wait for its outcome."""
-        waiting: asyncio.Future[T] = self._loop.create_future()
+        """Run one job over the tables and wait until it is durable."""
+        return await written(self.store, job)
 
-        def done(result: Any, error: WireError | None) -> None:
-            if not waiting.done():
-                waiting.set_exception(error) if error is not None else waiting.set_result(result)
-
-        self.store.write(job, done)
-        return await waiting
-
-    async def _own_facts(self) -> secrets.AddressKeys:
-        wall_ms, now = self._clock.wall_ms(), self._clock.monotonic()
-
-        def job(tables: Tables) -> tuple[bytes, bytes, bytes | None]:
-            generation, key = tables.fact("generation"), tables.fact("address key 0")
-            if generation is None:
-                generation = os.urandom(16)
-                tables.set_fact("generation", generation)
-            if key is None:
-                key = os.urandom(secrets.KEY_BYTES)
-                tables.set_fact("address key 0", key)
-            stored = tables.fact(clock.FACT)
-            tables.set_fact(clock.FACT, clock.save(clock.start(stored, wall_ms, now), now))
-            return generation, key, stored
-
-        self._generation, key, stored = await self.ask(job)
-        self._clock.guarded = clock.start(stored, wall_ms, now)
-        return secrets.AddressKeys({0: key}, 0)
+    async def _establish(self) -> secrets.AddressKeys:
+        """Read, or make at the first start, what this server is: generation, address keys, guarded clock."""
+        now = self._loop.time()
+        guarded = await self.ask(lambda tables: identity.start_clock(tables, wall_ms(), now))
+        self._time = GuardedTime(guarded, self._loop.time, wall_ms)
+        own = await self.ask(lambda tables: identity.establish(tables, os.urandom, self._time.guarded_ms()))
+        self._generation = own.generation
+        return secrets.AddressKeys(own.address_keys, own.current_key)
 
     def _build(self, sockets: list[socket.socket], tls: ssl.SSLContext | None, sealer: secrets.AddressKeys) -> None:
         self._mailboxes = Mailboxes(
             self._settings.server.mailboxes,
             self.store,
-            lambda: clock.hour_of(self._clock.guarded_ms()),
+            self._time.hour,
             self._turn.arm,
         )
         self._dispatch = Dispatch(
@@ -241,10 +227,19 @@ class Server:
             verify=secrets.verify,
             hub=self.hub,
             limits=self._limits,
-            time=self._clock,
+            time=self._time,
             random=os.urandom,
             metrics=self.metrics,
             log_bug=self.log.bug,
+        )
+        self._workers = Workers(
+            store=self.store,
+            mailboxes=self._mailboxes,
+            limits=self._limits,
+            time=self._time,
+            metrics=self.metrics,
+            unused_months=self._settings.server.unused_months,
+            report=lambda sentence: self.log.event("attention", level="warning", reason=sentence),
         )
         listener = replace(self._settings.listener, connections=min(self._settings.listener.connections, descriptors()))
         self._listener = Listener(
@@ -266,7 +261,7 @@ class Server:
         session = ServerSession(
             nonce=os.urandom(32),
             origin=self.origin,
-            now_ms=self._clock.guarded_ms(),
+            now_ms=self._time.guarded_ms(),
             generation=self._generation,
         )
         return Connection(
@@ -310,9 +305,15 @@ class Server:
     def _check(self) -> None:
         now = self._loop.time()
         self.hub.check(now)
-        self._limits.sweep(now)
-        self._clock.guarded = clock.check(self._clock.guarded, self._clock.wall_ms(), now)
         self._check_timer = self._loop.call_later(CHECK_EVERY_S, self._check)
+
+    async def _stop_loops(self) -> None:
+        self._loops.cancel()
+        await asyncio.gather(self._loops, return_exceptions=True)
+
+    def _storage_problem(self, what: str, error: BaseException) -> None:
+        self.metrics.count("storage_problems")
+        self.log.event("storage", level="error", reason=what, kind=type(error).__name__)
 
     def _stop_checking(self) -> None:
         for timer in (self._check_timer, self._timer):
@@ -322,7 +323,8 @@ class Server:
     def _unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if isinstance(error, Exception) and not isinstance(error, OSError):
-            self._dispatch.bug(error)
+            self.metrics.count("bugs")
+            self.log.bug(error)
 
     # ------------------------------------------------------------ stop
 
@@ -343,6 +345,8 @@ class Server:
         await asyncio.sleep(0)
         self._mailboxes.flush()
         await self._until(lambda: self.store.backlog_bytes() == 0, drain.flush_s)
+        with contextlib.suppress(WireError):
+            await self._workers.mind_clock()
         await self._resources.aclose()
         self.lifecycle.move(Stage.STOPPED)
         self.log.event("stopped")
@@ -351,6 +355,11 @@ class Server:
         end = self._loop.time() + most_s
         while not is_done() and self._loop.time() < end:
             await asyncio.sleep(0.02)
+
+
+def wall_ms() -> int:
+    """Milliseconds since 1970, as the machine believes."""
+    return int(time.time() * 1000)
 
 
 def split_listen(text: str) -> tuple[str, int]:

@@ -4,6 +4,7 @@ Each setting is a field with its unit in its name and a docstring beside it; doc
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from taube.server.limits import LimitSettings
@@ -41,3 +42,16 @@ class ServerConfig:
     sqlite: SqliteSettings = field(default_factory=SqliteSettings)
     unused_months: int = 12
     """Accounts that were not used for so many months are forgotten; 0 keeps them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What the command line says about a server to run (see `taube serve --help`)."""
+
+    data: Path
+    listen: str = "127.0.0.1:8080"
+    url: str | None = None
+    ops: str = "127.0.0.1:0"
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    config: Path | None = None

@@ -34,7 +34,6 @@ class Metric:
 
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-
 METRICS: Final = (
     Metric("connections", "gauge", "connections", "WebSocket connections open now.", ("anonymous", "device")),
     Metric(
@@ -49,9 +48,10 @@ METRICS: Final = (
     Metric("refused", "counter", "answers", "Commands refused, by the name of the error."),
     Metric("bugs", "counter", "errors", "Errors that nobody foresaw; each is logged, and each is worth a report."),
     Metric("loop_lag_seconds", "histogram", "seconds", "How late the event loop is.", buckets=_SECONDS),
+    Metric("storage_problems", "counter", "errors", "Reads or writes of the store that failed; each is logged."),
     Metric("ready", "gauge", "state", "1 while the server takes new connections, else 0."),
 )
-"""What the gateway and the life of the process report; server-side services name theirs beside their code."""
+"""What the gateway and the life of the process report; what the services and the store report, workers.py names."""
 
 LOG_FIELDS: Final[dict[str, Entry]] = dict.fromkeys(
     (
