@@ -116,8 +116,8 @@ class Mailbox:
     """State of one mailbox in memory; see the module's head. Everything in it can be loaded again when it is `idle`."""
 
     __slots__ = (
-        "attached", "caught_up_at", "cursor", "delivered", "envelopes", "fetching", "flights", "flying_bytes", "gone",
-        "held", "id", "link", "live", "loading", "queue", "revoked", "settled", "slow", "stored_bytes", "storing",
+        "attached", "caught_up_at", "cursor", "delivered", "envelopes", "fetching", "flights", "flying_bytes",
+        "forgotten", "gone", "held", "id", "link", "live", "loading", "queue", "revoked", "settled", "slow", "stored_bytes", "storing",
         "top", "waiting",
     )  # fmt: skip
 
@@ -130,6 +130,7 @@ class Mailbox:
         self.revoked: set[bytes] = set()
         self.top = 0  # highest sequence given out
         self.settled = 0  # sequences up to here are committed, or failed
+        self.forgotten = 0  # sequences up to here were acknowledged: deleted, or about to be
         self.storing = 0  # parcels that the store has not answered yet
         self.envelopes = 0  # stored ones
         self.stored_bytes = 0
@@ -271,7 +272,7 @@ class Mailboxes:
                 parcel.settlement = None
                 self._settle(settlement, parcel.index, STATUS_KEPT)
         if last:
-            self._deletes[mailbox.queue] = last
+            mailbox.forgotten = self._deletes[mailbox.queue] = last
             self._wake()
         if mailbox.cursor < mailbox.top:
             self._pump(mailbox)
@@ -541,7 +542,7 @@ class Mailboxes:
 
     def _begin_delivery(self, mailbox: Mailbox, link: Link) -> None:
         mailbox.caught_up_at = mailbox.top
-        mailbox.cursor = 0 if mailbox.envelopes else mailbox.top
+        mailbox.cursor = mailbox.forgotten if mailbox.envelopes else mailbox.top
         self._pump(mailbox)
 
     def _pump(self, mailbox: Mailbox) -> None:
