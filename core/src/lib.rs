@@ -8,6 +8,7 @@
 //! The calls, by number, are the arms of `dispatch`.
 
 mod clock;
+mod codec;
 mod envelope;
 mod error;
 mod groups;

@@ -15,6 +15,9 @@ use openmls_traits::storage::{CURRENT_VERSION as V, StorageProvider, traits};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
 
+pub use crate::codec::encode;
+use crate::codec;
+
 pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 pub const PACKAGES: &[u8] = b"packages";
@@ -199,18 +202,8 @@ impl Storage {
     }
 }
 
-pub fn encode(value: &impl Serialize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(256);
-    let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_bytes(rmp_serde::config::BytesMode::ForceAll);
-    value.serialize(&mut serializer).expect("our types can be encoded");
-    bytes
-}
-
-/// Exactly one value and nothing behind it.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    let mut rest = bytes;
-    let value = T::deserialize(&mut rmp_serde::Deserializer::new(&mut rest)).map_err(|_| StorageError::Corrupt)?;
-    if rest.is_empty() { Ok(value) } else { Err(StorageError::Corrupt) }
+    codec::decode(bytes).map_err(|_| StorageError::Corrupt)
 }
 
 /// OpenMLS' group ids and references are structs around structs around one byte string.
