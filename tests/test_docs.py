@@ -98,7 +98,7 @@ def test_commands_in_snippets_exist(document: Path) -> None:
     for language, code in SNIPPET.findall(document.read_text()):
         if language not in ("console", "sh"):
             continue
-        for line in code.splitlines():
+        for line in code.replace("\\\n", " ").splitlines():
             line = line.removeprefix("$ ").strip()
             if line.startswith("make "):
                 assert line.split()[1] in targets, f"{document.name}: {line}"
