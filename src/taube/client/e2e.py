@@ -1,6 +1,7 @@
 """Hosts the cryptographic core: the only caller of taube_core.wasm, and the only module that knows wasmtime.
 
-Pure to its callers: bytes in, bytes out. Time and randomness are arguments; the core's storage writes queue up as deltas that
+Pure to its callers: bytes in, bytes out. Time and randomness are arguments; the core's storage writes queue up as
+deltas that
 the caller stores in the same transaction as what the call was for. State is grouped in scopes (`ACCOUNT_SCOPE`,
 `DEVICE_SCOPE`, `PACKAGES_SCOPE` and each group id), which the caller loads before use. A call that raises leaves the
 state as it was. A trap loses the instance: CoreTrapped is raised, a new instance stands ready, all scopes are unloaded.
@@ -9,14 +10,12 @@ Source: docs/protocol/groups.md.
 """
 
 import ctypes
+import functools
 import hashlib
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
-
-import msgspec
 
 from taube.wire.errors import TaubeError
 from taube.wire.packing import Unpacker, pack
@@ -38,7 +37,10 @@ KIND_GROUP: Final = 1
 
 
 class CoreError(TaubeError):
-    """Base of everything that the core refuses. `code` is stable; the text is for people who debug, without keys or content."""
+    """Base of everything that the core refuses. `code` is stable.
+
+    The text is for people who debug, without keys or content.
+    """
 
     code: int = 0
     name: str = "Error"
@@ -135,13 +137,19 @@ class Evicted(CoreError):
 
 
 class CoreTrapped(CoreError):
-    """The core's instance is lost. All scopes are unloaded; load them again and the state from before the call is good."""
+    """The core's instance is lost. All scopes are unloaded.
+
+    Load them again and the state from before the call is good.
+    """
 
     code, name = 99, "CoreTrapped"
 
 
 class Delta(NamedTuple):
-    """One write of the core's storage. *value* None deletes the row; with an empty *key* it deletes every row of *scope* first."""
+    """One write of the core's storage. *value* None deletes the row.
+
+    With an empty *key* it deletes every row of *scope* first.
+    """
 
     scope: bytes
     key: bytes
@@ -251,8 +259,10 @@ ReceivedKind = Literal["content", "commit", "look_at_gate", "later", "duplicate"
 class Applied(NamedTuple):
     """What a commit did.
 
-    "applied": we are in *epoch*, the new one. "removed": it removed us, *epoch* is the last we saw. "void": every member judges the value bad alike: go to k + 1.
-    "stuck": only we cannot apply it: ask for a rejoin. After "void" and "stuck" the state is as before and only *epoch* (the current) is set.
+    "applied": we are in *epoch*, the new one. "removed": it removed us, *epoch* is the last we saw. "void": every
+    member judges the value bad alike: go to k + 1.
+    "stuck": only we cannot apply it: ask for a rejoin. After "void" and "stuck" the state is as before and only
+    *epoch* (the current) is set.
     """
 
     verdict: Verdict
@@ -267,16 +277,24 @@ class Applied(NamedTuple):
     """The new context if the commit changed it."""
     commit_body: bytes = b""
     welcomes: tuple[Addressed, ...] = ()
-    """With *commit_body*: what any member sends to finish for a committer that died. Byte for byte what the committer sends."""
+    """With *commit_body*: what any member sends to finish for a committer that died.
+
+    Byte for byte what the committer sends.
+    """
     outdated: tuple[tuple[bytes, bytes], ...] = ()
-    """Added or changed leaves whose device list is older than `known` says: remove them, or tell. (All must apply it alike.)"""
+    """Added or changed leaves whose device list is older than `known` says: remove them, or tell.
+
+    (All must apply it alike.)
+    """
 
 
 class Received(NamedTuple):
     """What one envelope body turned out to be.
 
-    "content": *content* from *sender*. "commit": nothing applied yet, call `apply_gate_value(k, gate_value)`. "look_at_gate": a commit was made at gate *k*.
-    "later": no seal key opens it; perhaps of a next epoch: set it aside. "duplicate": opened before. "junk": never usable.
+    "content": *content* from *sender*. "commit": nothing applied yet, call `apply_gate_value(k, gate_value)`.
+    "look_at_gate": a commit was made at gate *k*.
+    "later": no seal key opens it; perhaps of a next epoch: set it aside. "duplicate": opened before. "junk": never
+    usable.
     """
 
     kind: ReceivedKind
@@ -319,14 +337,18 @@ _ERRORS: Final[dict[int, type[CoreError]]] = {
 }
 
 _Bodies = list[bytes]
-_replies: Final = {
-    kind: Unpacker(tuple[Literal[0], kind, list[Delta]])  # type: ignore[valid-type]
-    for kind in (
-        None, bytes, str, int, NewAccount, DeviceKeys, CertificateInfo, list[NewKeyPackage], KeyPackageInfo, GroupInfo, Staged, Applied,
-        list[Received], _Bodies, StrangerMail, Joined, Addressed,
-    )
-}  # fmt: skip
-_refusal: Final = Unpacker(tuple[int, str])
+
+
+@functools.cache
+def _reply(kind: Hashable) -> Unpacker[tuple[int, Any, list[Delta]]]:
+    """Unpacks the answer to a call that results in *kind*: 0, the result, its deltas. Made when first needed."""
+    return Unpacker(tuple[Literal[0], kind, list[Delta]])  # type: ignore[valid-type]
+
+
+@functools.cache
+def _refusal() -> Unpacker[tuple[int, str]]:
+    return Unpacker(tuple[int, str])
+
 
 WASM_PATH: Final = Path(__file__).with_name("taube_core.wasm")
 
@@ -335,7 +357,10 @@ class Core:
     """One instance of the core. Not thread-safe."""
 
     def __init__(self, random: Callable[[int], bytes], cache_dir: str | None = None) -> None:
-        """*random(n)* gives n random bytes, fit for keys. *cache_dir* keeps the compiled module (made with mode 0700 if missing)."""
+        """*random(n)* gives n random bytes, fit for keys.
+
+        *cache_dir* keeps the compiled module (made with mode 0700 if missing).
+        """
         self._random = random
         self._runtime = _Runtime(WASM_PATH.read_bytes(), None if cache_dir is None else Path(cache_dir))
         self._instance = self._runtime.instance(random)
@@ -351,9 +376,9 @@ class Core:
             self._instance = self._runtime.instance(self._random)
             raise
         if reply[0] == 0x92:
-            code, text = _refusal.unpack(reply)
+            code, text = _refusal().unpack(reply)
             raise _ERRORS.get(code, Internal)(text)
-        _, result, deltas = _replies[kind].unpack(reply)
+        _, result, deltas = _reply(kind).unpack(reply)
         self._deltas += deltas
         return result  # type: ignore[no-any-return]
 
@@ -383,7 +408,10 @@ class Core:
         return scope in self._loaded
 
     def take_deltas(self) -> list[Delta]:
-        """The writes since the last take, in order. Store them in the transaction of the call, or `unload_all` if it rolls back."""
+        """The writes since the last take, in order.
+
+        Store them in the transaction of the call, or `unload_all` if it rolls back.
+        """
         deltas, self._deltas = self._deltas, []
         return deltas
 
@@ -435,7 +463,10 @@ class Core:
     # -- groups ---------------------------------------------------------------------------------------------------
 
     def create_group(self, suite: int, context: GroupContext, address: bytes, certificate: bytes, now_s: int) -> bytes:
-        """Found a group with ourselves as its only leaf; returns its id, 32 random bytes, which is its (loaded) scope."""
+        """Found a group with ourselves as its only leaf.
+
+        Returns its id, 32 random bytes, which is its (loaded) scope.
+        """
         group_id = self._call(30, bytes, suite, context, address, certificate, now_s)
         self._loaded.add(group_id)
         return group_id
@@ -458,9 +489,11 @@ class Core:
         known: Known | None = None,
         now_s: int,
     ) -> Staged:
-        """Prepare a commit for gate *k*: add key packages, remove (account, device) pairs, change our leaf or the context.
+        """Prepare a commit for gate *k*: add key packages, remove (account, device) pairs, change our leaf or the
+        context.
 
-        Pending until `confirm` or `drop`. Raises CommitPending, PolicyRefused, Unverified, CounterOutdated, Expired, TooLarge.
+        Pending until `confirm` or `drop`. Raises CommitPending, PolicyRefused, Unverified, CounterOutdated, Expired,
+        TooLarge.
         """
         leaf = (update, address, certificate)
         return self._call(32, Staged, group_id, k, list(adds), list(removes), leaf, context, dict(known or {}), now_s)
@@ -486,18 +519,25 @@ class Core:
         return self._call(36, bytes, group_id, epoch, k)
 
     def apply_gate_value(self, group_id: bytes, k: int, value: bytes, known: Known, now_s: int) -> Applied:
-        """Judge and apply the value of gate *k* of the current epoch. A value equal to our own pending one is confirmed.
+        """Judge and apply the value of gate *k* of the current epoch. A value equal to our own pending one is
+        confirmed.
 
         A pending commit of ours is dropped if another one is applied. A CoreTrapped here means "stuck".
         """
         return self._call(37, Applied, group_id, k, value, dict(known), now_s)
 
     def protect(self, group_id: bytes, contents: Sequence[bytes]) -> list[bytes]:
-        """One envelope body for each content, in the current epoch; also while a commit is pending. Raises TooLarge, Evicted."""
+        """One envelope body for each content, in the current epoch; also while a commit is pending.
+
+        Raises TooLarge, Evicted.
+        """
         return self._call(38, _Bodies, group_id, list(contents))
 
     def receive(self, group_id: bytes, bodies: Sequence[bytes], known: Known, now_s: int) -> list[Received]:
-        """What each body is. Bad bodies do not raise; they are "junk". (*known* is not needed: bodies bring no new leaves.)"""
+        """What each body is. Bad bodies do not raise; they are "junk". (*known* is not needed.
+
+        Bodies bring no new leaves.)
+        """
         return self._call(39, list[Received], group_id, list(bodies), now_s)
 
     def open_from_stranger(self, body: bytes) -> StrangerMail:
@@ -521,14 +561,19 @@ class Core:
         return self._call(42, Addressed, group_id, peer, key_package, now_s)
 
     def check_rejoin(self, group_id: bytes, mail: StrangerMail, certificate: bytes, now_s: int) -> None:
-        """Raises unless the request is signed by a device on the account's newest list (*certificate*), whose account has a leaf.
+        """Raises unless the request is signed by a device on the account's newest list (*certificate*), whose account
+        has a leaf.
 
-        Raises Malformed, Unverified, PolicyRefused, CounterOutdated or Expired (the request is older than 30 days, or its package).
+        Raises Malformed, Unverified, PolicyRefused, CounterOutdated or Expired (the request is older than 30 days, or
+        its package).
         """
         self._call(43, None, group_id, mail.payload, certificate, now_s)
 
     def export(self, group_id: bytes, label: str, context: bytes, length: int) -> bytes:
-        """A secret of the current epoch for another use (RFC 9420 section 8.5). Labels that begin with "taube " are reserved."""
+        """A secret of the current epoch for another use (RFC 9420 section 8.5).
+
+        Labels that begin with "taube " are reserved.
+        """
         return self._call(44, bytes, group_id, label, context, length)
 
     def forget_group(self, group_id: bytes) -> None:
@@ -554,15 +599,14 @@ class _Runtime:
     def _compiled(self, wasm: bytes, cache_dir: Path | None) -> "wasmtime.Module":
         if cache_dir is None:
             return self._wasmtime.Module(self._engine, wasm)
-        path = cache_dir / f"core-{_fingerprint(wasm)}.cwasm"
-        try:
-            cached = _read_cache(path)
-            if cached is not None:
-                return self._wasmtime.Module.deserialize(self._engine, cached)
-        except (OSError, self._wasmtime.WasmtimeError):
-            pass
+        name = f"core-{hashlib.sha256(wasm).hexdigest()[:32]}"
+        for path in _cached(cache_dir, name):
+            try:
+                return self._wasmtime.Module.deserialize_file(self._engine, str(path))
+            except self._wasmtime.WasmtimeError:
+                continue  # of another version of wasmtime
         module = self._wasmtime.Module(self._engine, wasm)
-        _write_cache(path, bytes(module.serialize()))
+        _keep(cache_dir, name, bytes(module.serialize()))
         return module
 
     def instance(self, random: Callable[[int], bytes]) -> "_Instance":
@@ -582,7 +626,7 @@ class _Instance:
         number = wasmtime.ValType.i32()
         imports = []
         for needed in module.imports:
-            host = {
+            host: Callable[..., Any] = {
                 "random_get": self._random_get,
                 "fd_write": self._fd_write,
                 "environ_sizes_get": self._environ_sizes_get,
@@ -648,33 +692,36 @@ class _Instance:
         return 0
 
 
-def _fingerprint(wasm: bytes) -> str:
-    """Names a compiled module: what it was compiled from, by which wasmtime."""
-    from importlib.metadata import version
-
-    return hashlib.sha256(wasm + version("wasmtime").encode()).hexdigest()[:32]
-
-
-def _read_cache(path: Path) -> bytearray | None:
-    """The compiled module in *path*, checked. It is native code, so it is taken only from a directory that is ours alone."""
-    folder = path.parent.stat()
-    if folder.st_uid != os.geteuid() or folder.st_mode & 0o077:
-        return None
-    data = bytearray(path.read_bytes())
-    digest, module = data[:32], data[32:]
-    return module if hashlib.sha256(module).digest() == bytes(digest) else None
+def _is_ours_alone(folder: Path) -> bool:
+    """A compiled module is native code: it is taken only from a directory that no one else can write or read."""
+    status = folder.stat()
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o077
 
 
-def _write_cache(path: Path, module: bytes) -> None:
-    """Keep a compiled module for the next start. A cache that cannot be written only costs time."""
+def _cached(folder: Path, name: str) -> list[Path]:
+    """The compiled modules of this core in *folder* whose bytes have the hash that stands in their name."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = path.parent.stat()
-        if folder.st_uid != os.geteuid() or folder.st_mode & 0o077:
+        if not _is_ours_alone(folder):
+            return []
+        found = folder.glob(f"{name}-*.cwasm")
+        return [path for path in found if hashlib.sha256(path.read_bytes()).hexdigest()[:32] in path.name]
+    except OSError:
+        return []
+
+
+def _keep(folder: Path, name: str, module: bytes) -> None:
+    """Keep a compiled module for the next start, and no other. A cache that cannot be written only costs time."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_ours_alone(folder):
             return
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(module).digest() + module)
-        Path(temporary).replace(path)
+        older = list(folder.glob("core-*.cwasm"))
+        path = folder / f"{name}-{hashlib.sha256(module).hexdigest()[:32]}.cwasm"
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_bytes(module)
+        unfinished.replace(path)
+        for old in older:
+            if old != path:
+                old.unlink(missing_ok=True)
     except OSError:
         pass
