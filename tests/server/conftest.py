@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from taube.server.app import Server, Settings
-from taube.server.config import ServeOptions
+from taube.server.app import Server
+from taube.server.config import ServeOptions, ServerConfig
 from taube.server.ops.observe import Log
 from taube.server.services import registration
 from tests.server.rawclient import Person, RawClient, certificate
@@ -38,9 +38,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 class Rig:
     """One server and its clients; everything is closed at the end of `async with`."""
 
-    def __init__(self, folder: Path, *, tls: bool = True, settings: Settings | None = None, **options: Any) -> None:
+    def __init__(self, folder: Path, *, tls: bool = True, config: ServerConfig | None = None, **options: Any) -> None:
         self.folder = folder
-        self.settings = settings
+        self.config = config
         self.certificate = certificate(folder / "tls") if tls else None
         self.options = options
         self.log = io.StringIO()
@@ -64,7 +64,7 @@ class Rig:
             given |= {"tls_cert": self.certificate[0], "tls_key": self.certificate[1]}
             self.context = ssl.create_default_context(cafile=str(self.certificate[0]))
         options = ServeOptions(data=self.folder / "data", **given)
-        self.server = Server(options, self.settings, Log(self.log, lambda: 0))
+        self.server = Server(options, self.config, Log(self.log, lambda: 0))
         await self.server.start()
 
     async def stop(self) -> None:

@@ -16,22 +16,29 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from taube import __version__
 from taube.server import folder, pages, secrets
-from taube.server.config import EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, OperatorError, ServeOptions, ServerConfig
-from taube.server.gateway.connection import Channel, Connection, ConnectionConfig, Turn
+from taube.server.config import (
+    EX_CONFIG,
+    EX_UNAVAILABLE,
+    EX_USAGE,
+    OperatorError,
+    ServeOptions,
+    ServerConfig,
+    read_config,
+)
+from taube.server.gateway.connection import Channel, Connection, Turn
 from taube.server.gateway.dispatch import Dispatch
 from taube.server.gateway.hub import Hub
-from taube.server.gateway.listener import Listener, ListenerConfig, http_setup, tls_context
+from taube.server.gateway.listener import Listener, http_protocols, tls_context
 from taube.server.limits import Limits
 from taube.server.ops import workers
-from taube.server.ops.lifecycle import DrainConfig, Lifecycle, Stage, ops_pages
+from taube.server.ops.lifecycle import Lifecycle, Stage, ops_pages
 from taube.server.ops.observe import METRICS, Log, PrometheusMetrics, silence_libraries, standard_error
 from taube.server.ops.workers import GuardedTime, Workers, written
 from taube.server.ports import Store, StoreUnusable, Tables
@@ -47,16 +54,6 @@ BACKLOG: Final = 2048
 """Connections that the kernel may hold until they are accepted."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Every slice of settings that a server runs by."""
-
-    server: ServerConfig = field(default_factory=ServerConfig)
-    listener: ListenerConfig = field(default_factory=ListenerConfig)
-    connection: ConnectionConfig = field(default_factory=ConnectionConfig)
-    drain: DrainConfig = field(default_factory=DrainConfig)
 
 
 def serve(options: ServeOptions) -> int:
@@ -81,9 +78,9 @@ class Server:
     After `start`: `origin` is what links name, `url` where the port really is, `ops_url` where health and metrics are.
     """
 
-    def __init__(self, options: ServeOptions, settings: Settings | None = None, log: Log | None = None) -> None:
+    def __init__(self, options: ServeOptions, config: ServerConfig | None = None, log: Log | None = None) -> None:
         self._options = options
-        self._settings = settings or Settings()
+        self._config = config or read_config(options.config)
         self._loop = asyncio.get_running_loop()
         self.log = log or Log(standard_error(), wall_ms)
         self._time: GuardedTime
@@ -95,7 +92,7 @@ class Server:
         self._mailboxes: Mailboxes
         self._dispatch: Dispatch
         self._listener: Listener
-        self._limits = Limits(self._settings.server.limits)
+        self._limits = Limits(self._config.limits)
         self._timer: asyncio.TimerHandle | None = None
         self._turn = Turn(self._loop.call_soon, self._finish_turn)
         self._generation = b""
@@ -194,7 +191,7 @@ class Server:
                 problem=self._storage_problem,
                 foreign=lambda: self._workers.changed_behind(),
                 observe=self.metrics.observe,
-                settings=self._settings.server.sqlite,
+                settings=self._config.sqlite,
             )
         except StoreUnusable as error:
             raise OperatorError(str(error), EX_CONFIG) from error
@@ -214,7 +211,7 @@ class Server:
 
     def _build(self, sockets: list[socket.socket], tls: ssl.SSLContext | None, sealer: secrets.AddressKeys) -> None:
         self._mailboxes = Mailboxes(
-            self._settings.server.mailboxes,
+            self._config.mailboxes,
             self.store,
             self._time.hour,
             self._turn.arm,
@@ -238,10 +235,10 @@ class Server:
             limits=self._limits,
             time=self._time,
             metrics=self.metrics,
-            unused_months=self._settings.server.unused_months,
+            unused_months=self._config.unused_months,
             report=lambda sentence: self.log.event("attention", level="warning", reason=sentence),
         )
-        listener = replace(self._settings.listener, connections=min(self._settings.listener.connections, descriptors()))
+        listener = replace(self._config.listener, connections=min(self._config.listener.connections, descriptors()))
         self._listener = Listener(
             self._loop,
             sockets,
@@ -271,16 +268,16 @@ class Server:
             source=source,
             turn=self._turn,
             time=self._loop.time,
-            config=self._settings.connection,
+            config=self._config.connection,
         )
 
     async def _open_ops(self, undo: contextlib.AsyncExitStack) -> None:
         host, _ = split_listen(self._options.ops)
         if not folder.is_loopback(host):
             raise OperatorError("--ops has to be an address of this machine itself, such as 127.0.0.1:9100.", EX_USAGE)
-        config, state = http_setup(ops_pages(self.lifecycle, self.metrics.text))
+        protocols = http_protocols(self._loop, ops_pages(self.lifecycle, self.metrics.text))
         sock = bind(self._options.ops, "--ops")[0]
-        server = await self._loop.create_server(lambda: HttpToolsProtocol(config, state, {}, self._loop), sock=sock)
+        server = await self._loop.create_server(protocols, sock=sock)
         undo.callback(server.close)
         name = f"[{host}]" if ":" in host else host
         self.ops_url = f"http://{name}:{sock.getsockname()[1]}"
@@ -332,7 +329,7 @@ class Server:
         """Drain: accept no more, tell the clients, finish what was begun, close everything."""
         self.lifecycle.move(Stage.DRAINING)
         self.log.event("draining", reason=self.lifecycle.reason, open_connections=len(self.hub))
-        drain = self._settings.drain
+        drain = self._config.drain
         self._listener.stop()
         self._dispatch.drain(drain.spread_ms)
         spread = random.Random(int.from_bytes(os.urandom(8), "big"))

@@ -3,14 +3,20 @@
 Each setting is a field with its unit in its name and a docstring beside it; docs/operating.md is generated from them.
 """
 
+import dataclasses
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
+from taube.server.gateway.connection import ConnectionConfig
+from taube.server.gateway.listener import ListenerConfig
 from taube.server.limits import LimitSettings
 from taube.server.services.mailboxes import MailboxSettings
 from taube.server.stores.sqlite import SqliteSettings
 from taube.wire.errors import TaubeError
+
+T = TypeVar("T")
 
 EX_USAGE: Final = 64
 EX_DATAERR: Final = 65
@@ -34,12 +40,27 @@ class OperatorError(TaubeError):
 
 
 @dataclass(frozen=True, slots=True)
+class DrainConfig:
+    """How a server goes."""
+
+    spread_ms: int = 5_000
+    """Clients are asked to come back after a time up to this, so that they do not all come at once."""
+    goodbye_s: float = 2.0
+    """How long clients have to acknowledge and to close by themselves."""
+    flush_s: float = 10.0
+    """How long storage may take to finish what it was given."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """Everything that rules a server, by slice."""
 
     mailboxes: MailboxSettings = field(default_factory=MailboxSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     sqlite: SqliteSettings = field(default_factory=SqliteSettings)
+    listener: ListenerConfig = field(default_factory=ListenerConfig)
+    connection: ConnectionConfig = field(default_factory=ConnectionConfig)
+    drain: DrainConfig = field(default_factory=DrainConfig)
     unused_months: int = 12
     """Accounts that were not used for so many months are forgotten; 0 keeps them."""
 
@@ -55,3 +76,38 @@ class ServeOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     config: Path | None = None
+
+
+def read_config(path: Path | None) -> ServerConfig:
+    """The settings in a TOML file over the defaults: a table for each slice, `unused_months` at the top.
+
+    Raises OperatorError for a file that cannot be read, a setting that there is not, and a value of the wrong kind.
+    """
+    if path is None:
+        return ServerConfig()
+    try:
+        given = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise OperatorError(f"There is no file {path}.", EX_NOINPUT) from error
+    except (OSError, ValueError) as error:
+        raise OperatorError(f"{path} cannot be read as TOML: {error}.", EX_CONFIG) from error
+    return _set(ServerConfig(), given, "", path)
+
+
+def _set(config: T, given: dict[str, Any], within: str, path: Path) -> T:
+    """*config* with the given fields replaced; a table goes into the slice of its name."""
+    changes: dict[str, Any] = {}
+    known = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}  # type: ignore[arg-type]
+    for name, value in given.items():
+        default = known.get(name)
+        if name not in known or isinstance(default, tuple):
+            raise OperatorError(f"{path}: there is no setting “{within}{name}”.", EX_CONFIG)
+        if dataclasses.is_dataclass(default):
+            if not isinstance(value, dict):
+                raise OperatorError(f"{path}: “{within}{name}” is a table of settings.", EX_CONFIG)
+            changes[name] = _set(default, value, f"{within}{name}.", path)
+        elif isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise OperatorError(f"{path}: “{within}{name}” has to be a number, such as {default}.", EX_CONFIG)
+        else:
+            changes[name] = int(value) if isinstance(default, int) else float(value)
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from taube.server.app import Settings
 from taube.server.config import ServerConfig
 from taube.server.services.mailboxes import MailboxSettings
 from taube.wire import messages as m
@@ -13,8 +12,8 @@ KEPT, GONE = bytes([m.STATUS_KEPT]), bytes([m.STATUS_GONE])
 
 
 async def test_an_envelope_to_someone_online_is_kept_once_it_is_acknowledged(rig):
-    patient = Settings(server=ServerConfig(mailboxes=MailboxSettings(patience_s=30)))
-    async with rig(settings=patient) as server:
+    patient = ServerConfig(mailboxes=MailboxSettings(patience_s=30))
+    async with rig(config=patient) as server:
         _, bob = await server.online()
         await bob.next(m.CaughtUp)
         [minted] = await bob.mint()
@@ -70,8 +69,8 @@ async def test_what_was_sent_while_offline_is_read_in_order_and_only_until_it_is
 
 
 async def test_a_window_of_unacknowledged_envelopes_is_never_exceeded(rig):
-    narrow = Settings(server=ServerConfig(mailboxes=MailboxSettings(window_envelopes=4)))
-    async with rig(settings=narrow) as server:
+    narrow = ServerConfig(mailboxes=MailboxSettings(window_envelopes=4))
+    async with rig(config=narrow) as server:
         _, bob = await server.online()
         await bob.next(m.CaughtUp)
         [minted] = await bob.mint()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from taube.wire.errors import BAD_FRAME, DEVICE_REVOKED, IDLE, INTERNAL, FrameError, WireError
+from taube.wire.errors import BAD_FRAME, DEVICE_REVOKED, IDLE, INTERNAL, STORAGE, FrameError, WireError
 from taube.wire.messages import CaughtUp, Command, Deliver, Event, Hello, Replaced, Reply, Sent
 from taube.wire.session import ServerSession, State
 
@@ -262,6 +262,11 @@ class Connection:
         """The device is no more."""
         self.refuse(0, WireError(DEVICE_REVOKED))
         self.close(1008)
+
+    def unavailable(self) -> None:
+        """The mailbox cannot be read at the moment."""
+        self.refuse(0, WireError(STORAGE, retry_after_ms=2_000))
+        self.close(1013)
 
     def sent(self, request: int, statuses: bytes) -> None:
         self.under_way -= 1

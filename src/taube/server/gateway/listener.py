@@ -160,9 +160,10 @@ _WS_MAX_BYTES: Final = 2 * MAX_FRAME_BYTES
 class WebSocket(picows.WSListener):
     """One upgraded connection: the Channel of a Connection, writes joined by whoever calls `write`."""
 
-    __slots__ = ("_connection", "_partial", "_release", "_transport", "_write")
+    __slots__ = ("_connection", "_loop", "_partial", "_release", "_transport", "_write")
 
-    def __init__(self, release: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, release: Callable[[], None]) -> None:
+        self._loop = loop
         self._release = release
         self._transport: Any = None
         self._write: Callable[[bytes], None] | None = None
@@ -270,8 +271,12 @@ class WebSocket(picows.WSListener):
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
+        """Read on, first what was already decrypted: aiofastnet 1.2.0 forgets it if the socket has nothing new."""
         if self._write is not None:
             self._transport.resume_reading()
+            retry = getattr(self._transport, "_retry_ssl_read", None)
+            if retry is not None:
+                self._loop.call_soon(retry)
 
 
 def upgrade(
@@ -386,7 +391,7 @@ class FirstBytes(asyncio.BufferedProtocol):
             return
         self._disarm()
         listener, source = self._listener, self._source
-        websocket = WebSocket(lambda: listener.released(source))
+        websocket = WebSocket(listener.loop, lambda: listener.released(source))
         websocket.serve(listener.connect(websocket, source))
         listener.handed_over += 1
         upgrade(self._transport, websocket, key, early, listener.config.frame_buffer_bytes)
@@ -467,7 +472,7 @@ class Listener:
         self._may_connect = may_connect
         self._refused = refused
         self._tasks: set[asyncio.Task[None]] = set()
-        self._http_config, self._http_state = http_setup(application)
+        self.http = http_protocols(loop, application)
         self._accepting = False
 
     def start(self) -> None:
@@ -489,9 +494,6 @@ class Listener:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def http(self) -> HttpToolsProtocol:
-        return HttpToolsProtocol(self._http_config, self._http_state, {}, self.loop)
 
     def released(self, source: str | None) -> None:
         self.sources.release(source)
@@ -560,8 +562,8 @@ class Listener:
                 sock.close()
 
 
-def http_setup(application: Application) -> tuple[UvicornConfig, ServerState]:
-    """What uvicorn's HTTP protocol needs to serve *application* without logs, signals, lifespan or proxies."""
+def http_protocols(loop: asyncio.AbstractEventLoop, application: Application) -> Callable[[], HttpToolsProtocol]:
+    """Makes a protocol for each HTTP connection to *application*: no logs, signals, lifespan or proxies."""
     config = UvicornConfig(
         application,
         http=HttpToolsProtocol,
@@ -575,4 +577,5 @@ def http_setup(application: Application) -> tuple[UvicornConfig, ServerState]:
         date_header=False,
     )
     config.load()
-    return config, ServerState()
+    state = ServerState()
+    return lambda: HttpToolsProtocol(config, state, {}, loop)

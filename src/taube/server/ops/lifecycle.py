@@ -8,7 +8,6 @@ It knows no service; what has to be done in each step is passed in. Source: docs
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
@@ -28,18 +27,6 @@ class Stage(Enum):
 
 
 _NEXT: Final = {Stage.STARTING: Stage.READY, Stage.READY: Stage.DRAINING, Stage.DRAINING: Stage.STOPPED}
-
-
-@dataclass(frozen=True, slots=True)
-class DrainConfig:
-    """How a server goes."""
-
-    spread_ms: int = 5_000
-    """Clients are asked to come back after a time up to this, so that they do not all come at once."""
-    goodbye_s: float = 2.0
-    """How long clients have to acknowledge and to close by themselves."""
-    flush_s: float = 10.0
-    """How long storage may take to finish what it was given."""
 
 
 class Lifecycle:
