@@ -32,10 +32,10 @@ exit codes (as in sysexits.h):
   64  the command was typed wrongly
   65  what was given is no good: a malformed link or text, a link of another server
   66  what was named does not exist: a chat, an account, a file
-  69  a service is not there: the server cannot be reached, or cannot prove that it is the right one
+  69  the server refused, or cannot prove that it is the right one
   70  a bug in Taube
   73  something is already there and was not overwritten, or cannot be created
-  75  not now, but later: the message is queued and will be sent, or the server asks to wait
+  75  not now, but later: the server cannot be reached or asks to wait; a message is queued and will be sent
   77  not permitted: a wrong passphrase, a used or expired invitation
   78  the configuration or the home folder does not fit this version
  130  interrupted from the keyboard

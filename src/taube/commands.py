@@ -116,7 +116,7 @@ async def _chats(options: argparse.Namespace, terminal: Terminal) -> int:
                 record |= {"state": chat.state, "unread": chat.unread, "last_at": last_at}
                 terminal.line(json_line(record))
                 continue
-            notes = [chat.state] if chat.state != "open" else []
+            notes: list[str] = [chat.state] if chat.state != "open" else []
             notes += [f"{chat.unread} unread"] if chat.unread else []
             name = terminal.colour_of(safe_line(chat.name))
             when = _local(chat.last_at_ms) if chat.last_at_ms else "–"
@@ -173,8 +173,8 @@ async def _send(options: argparse.Namespace, terminal: Terminal) -> int:
             return 0
         if state == "failed":
             raise UserError(f"{safe_line(chat.name)} cannot be reached any more: the message was not delivered.", 69)
-        reason = getattr(me, "last_problem", "") or "the server is not there"
-    terminal.warn(f"The message is queued and goes out the next time Taube runs ({reason.rstrip('.')}).")
+        reason = me.last_problem or f"{me.server} did not answer in time."
+    terminal.warn(f"The message is queued and goes out the next time Taube runs. {reason}")
     return EX_TEMPFAIL
 
 
@@ -204,6 +204,8 @@ async def _read(options: argparse.Namespace, terminal: Terminal) -> int:
         finally:
             if telling is not None:
                 telling.cancel()
+        if not await me.synchronise(0) and me.problem is not None:
+            raise me.problem
     return 0
 
 

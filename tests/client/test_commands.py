@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from taube import cli
+from taube.client.errors import TryLater
 from taube.client.events import Message
 from taube.terminal import Terminal
 from tests.spec import spec
@@ -43,6 +44,8 @@ class FakeAccount:
     id, name, server = "ab" * 32, "bob", "https://chat.example"
     settles_as = "kept"
     last_problem = ""
+    problem: Exception | None = None
+    caught_up = True
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str]] = []
@@ -163,6 +166,12 @@ def test_a_strangers_words_cannot_steer_the_terminal(
     out = run(*command, tty=tty)[1]
     assert "\x1b" not in out and "\u202e" not in out and "mallory" in out
     assert not any(line.startswith("bob") for line in out.splitlines())
+
+
+def test_read_says_when_the_mailbox_could_not_be_looked_into(account: FakeAccount) -> None:
+    account.caught_up, account.problem = False, TryLater("The server cannot be reached.")
+    code, out, err = run("read")
+    assert (code, err) == (75, "taube: The server cannot be reached.\n") and "hello" in out
 
 
 def test_a_text_of_several_lines_is_indented_for_people(account: FakeAccount) -> None:

@@ -392,8 +392,19 @@ class Account:
     @property
     def last_problem(self) -> str:
         """Why there is no connection, in one sentence; empty while there is one."""
+        return str(self.problem or "")
+
+    @property
+    def problem(self) -> UserError | None:
+        """Why there is no connection: TryLater, Refused or DeviceReplaced; None while there is one."""
         reason = self._engine.fatal or self._engine.offline_reason or self._engine.send_problem
-        return str(reason) if reason is not None else ""
+        try:
+            with translated():
+                if reason is not None:
+                    raise reason
+        except UserError as error:
+            return error
+        return None
 
     # ---------------------------------------------------------------- the account at its server
 
