@@ -1,4 +1,4 @@
-"""Random lives of mailboxes: devices that come and go, stores that are slow, fail or crash; kept is never lost or reordered."""
+"""Random lives of mailboxes: whatever devices, stores and clocks do, kept is never lost and nothing changes places."""
 
 from dataclasses import replace
 
