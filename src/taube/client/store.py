@@ -67,8 +67,8 @@ CREATE TABLE sent (chat BLOB, sequence INTEGER, message BLOB NOT NULL, content B
                    resent INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (chat, sequence)) WITHOUT ROWID;
 
 CREATE TABLE decided (id BLOB PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE aside (id BLOB PRIMARY KEY, serial BLOB NOT NULL, body BLOB NOT NULL,
-                    at_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE aside (n INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, serial BLOB NOT NULL,
+                    body BLOB NOT NULL, at_ms INTEGER NOT NULL);
 CREATE INDEX aside_of_serial ON aside (serial);
 
 CREATE TABLE pending (group_id BLOB PRIMARY KEY, epoch INTEGER NOT NULL, k INTEGER NOT NULL, name BLOB NOT NULL,
@@ -659,8 +659,8 @@ class Store:
             )  # fmt: skip
 
     def outgoing(self) -> list[Outgoing]:
-        """Everything in the outbox, in order."""
-        return self._all(Outgoing, "SELECT * FROM outbox ORDER BY n")
+        """Everything in the outbox, in order; handshakes first, since contents may be of the epoch that they bring."""
+        return self._all(Outgoing, "SELECT * FROM outbox ORDER BY chat IS NOT NULL, n")
 
     def outbox_size(self) -> int:
         return int(self._value("SELECT count(*) FROM outbox"))
@@ -722,7 +722,9 @@ class Store:
         """Keep an envelope that may become readable. False when the serial has as many as it may."""
         if int(self._value("SELECT count(*) FROM aside WHERE serial = ?", serial)) >= MAX_ASIDE_PER_SERIAL:
             return False
-        self._run("INSERT OR IGNORE INTO aside VALUES (?, ?, ?, ?)", envelope, serial, body, now_ms)
+        self._run(
+            "INSERT OR IGNORE INTO aside (id, serial, body, at_ms) VALUES (?, ?, ?, ?)", envelope, serial, body, now_ms
+        )
         return True
 
     def aside_of_chat(self, chat: bytes) -> list[tuple[bytes, bytes, bytes]]:
@@ -730,7 +732,7 @@ class Store:
         return list(
             self._rows(
                 "SELECT aside.id, aside.serial, body FROM aside JOIN addresses USING (serial) WHERE chat = ?"
-                " ORDER BY at_ms, aside.id",
+                " ORDER BY n",
                 chat,
             )
         )

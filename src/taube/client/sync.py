@@ -153,7 +153,9 @@ class Engine:
         """Do everything that is due; what fails is tried again later. Raises TransportError."""
         for pending in self.store.all_pending():
             await self.gates.settle(pending.group_id)
-        for chore in self.store.chores_due(self.vault.now_ms()):
+        done: set[int] = set()
+        while chore := next((c for c in self.store.chores_due(self.vault.now_ms()) if c.n not in done), None):
+            done.add(chore.n)
             try:
                 await self._do(chore)
             except (WireError, CoreError, UserError) as error:
