@@ -19,7 +19,7 @@ from taube.client.errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".taube"
 DATA, ECHO, PORT, LOG = FOLDER / "server", FOLDER / "echo", FOLDER / "port", FOLDER / "server.log"
-TAUBE = [sys.executable, "-m", "taube.cli"]
+TAUBE = [sys.executable, "-m", "taube"]
 FIRST_PORT = 8580
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
