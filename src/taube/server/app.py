@@ -49,6 +49,8 @@ from taube.wire.errors import WireError
 from taube.wire.session import ServerSession
 
 CHECK_EVERY_S: Final = 5.0
+STORAGE_UNWELL_S: Final = 30.0
+"""How long after a failed read or write the server calls itself unwell."""
 SPARE_DESCRIPTORS: Final = 128
 BACKLOG: Final = 2048
 """Connections that the kernel may hold until they are accepted."""
@@ -98,6 +100,8 @@ class Server:
         self._generation = b""
         self._resources = contextlib.AsyncExitStack()
         self._check_timer: asyncio.TimerHandle | None = None
+        self._lag_timer: asyncio.TimerHandle | None = None
+        self._storage_failed_at = float("-inf")
         self._workers: Workers
         self._loops: asyncio.Task[None]
 
@@ -129,6 +133,7 @@ class Server:
         self._listener.start()
         undo.callback(self._listener.stop)
         self._check()
+        self._feel_lag(time.monotonic())
         self._loops = self._loop.create_task(self._workers.run())
         undo.push_async_callback(self._stop_loops)
         undo.callback(self._stop_checking)
@@ -249,6 +254,7 @@ class Server:
             may_connect=lambda source: not self._limits.spend("connect", self._loop.time(), source=source),
             refused=lambda reason: self.metrics.count("connections_refused", reason=reason),
         )
+        self.lifecycle.watch("storage", lambda: self._loop.time() - self._storage_failed_at > STORAGE_UNWELL_S)
         hub = self.hub
         self.metrics.before_scrape("connections", "device", lambda: hub.devices)
         self.metrics.before_scrape("connections", "anonymous", lambda: len(hub) - hub.devices)
@@ -304,16 +310,23 @@ class Server:
         self.hub.check(now)
         self._check_timer = self._loop.call_later(CHECK_EVERY_S, self._check)
 
+    def _feel_lag(self, expected: float) -> None:
+        """How late the loop is: a timer that should come every second."""
+        now = time.monotonic()
+        self.metrics.observe("loop_lag_seconds", max(0.0, now - expected))
+        self._lag_timer = self._loop.call_later(1.0, self._feel_lag, now + 1.0)
+
     async def _stop_loops(self) -> None:
         self._loops.cancel()
         await asyncio.gather(self._loops, return_exceptions=True)
 
     def _storage_problem(self, what: str, error: BaseException) -> None:
+        self._storage_failed_at = self._loop.time()
         self.metrics.count("storage_problems")
         self.log.event("storage", level="error", reason=what, kind=type(error).__name__)
 
     def _stop_checking(self) -> None:
-        for timer in (self._check_timer, self._timer):
+        for timer in (self._check_timer, self._lag_timer, self._timer):
             if timer is not None:
                 timer.cancel()
 

@@ -29,7 +29,7 @@ async def test_unknown_and_expired_invitations_are_told_apart(rig):
     async with rig() as server:
         client = await server.connect()
         refused(await client.register(Person(), bytes(16)), e.INVITATION_UNKNOWN)
-        expired = await server.invitation(days=0)
+        expired = await server.invitation(days=-1)
         refused(await client.register(Person(), expired), e.INVITATION_EXPIRED)
 
 

@@ -61,6 +61,7 @@ class Handler(Protocol):
         """A frame that is no command, already answered. Raises WireError when it was one too many."""
 
     def bug(self, error: Exception) -> None: ...
+    def cut_off(self, connection: "Connection", reason: str) -> None: ...
     def closed(self, connection: "Connection") -> None: ...
 
 
@@ -283,6 +284,7 @@ class Connection:
             return
         out, self._out = self._out, []
         if self._channel.write(out) > self._config.waiting_bytes:
+            self._handler.cut_off(self, "stalled")
             self.abort()
 
     def next_turn(self) -> None:
@@ -292,20 +294,25 @@ class Connection:
 
     def check(self, now: float) -> None:
         """Close a connection that has been silent, or stalled, for too long. Called every few seconds."""
+        if not self.is_open:
+            return
         config, silence = self._config, now - self.heard_at
         if self._stalled_since and now - self._stalled_since > config.stalled_s:
+            self._handler.cut_off(self, "stalled")
             self.abort()
-        elif self.session.state is State.NEW:
-            if now - self.opened_at > config.hello_timeout_s:
-                self.refuse(0, WireError(IDLE))
-        elif self.device is None:
-            if silence > config.anonymous_idle_s and not self.under_way:
-                self.refuse(0, WireError(IDLE))
-        elif silence > config.device_idle_s:
+        elif self._is_idle(now, silence):
+            self._handler.cut_off(self, "idle")
             self.refuse(0, WireError(IDLE))
-        elif silence > config.device_ping_s and self.pinged_at < self.heard_at:
+        elif self.device is not None and silence > config.device_ping_s and self.pinged_at < self.heard_at:
             self.pinged_at = now
             self._channel.ping()
+
+    def _is_idle(self, now: float, silence: float) -> bool:
+        if self.session.state is State.NEW:
+            return now - self.opened_at > self._config.hello_timeout_s
+        if self.device is not None:
+            return silence > self._config.device_idle_s
+        return silence > self._config.anonymous_idle_s and not self.under_way
 
     def _hear(self) -> None:
         """Note a frame; a peer that has had its share of this turn is read again in the next.

@@ -128,6 +128,9 @@ class Dispatch:
         self._metrics.count("bugs")
         self._log_bug(error)
 
+    def cut_off(self, connection: Connection, reason: str) -> None:
+        self._metrics.count("connections_closed", reason=reason)
+
     def closed(self, connection: Connection) -> None:
         if connection.device is not None:
             self._mailboxes.detach(connection, self._time.monotonic())

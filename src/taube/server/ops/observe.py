@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TextIO
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from taube.server.ledger import OPERATION, Entry
 
@@ -32,6 +32,9 @@ class Metric:
     buckets: tuple[float, ...] = ()
     entry: Entry = OPERATION
 
+
+QUIET_MS: Final = 10_000
+"""How long the same kind of bug is only counted after it was logged."""
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 METRICS: Final = (
@@ -67,6 +70,7 @@ class PrometheusMetrics:
     """The Metrics port over prometheus_client, with a registry of its own."""
 
     def __init__(self, catalogue: tuple[Metric, ...]) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=True)
         self._counters: dict[tuple[str, str], Counter] = {}
         self._gauges: dict[tuple[str, str], Gauge] = {}
@@ -143,11 +147,11 @@ class Log:
         self._stream.flush()
 
     def bug(self, error: BaseException) -> None:
-        """An error that nobody foresaw: its type and where it passed, at most once in ten seconds for each type."""
+        """An error that nobody foresaw: its type and where it passed, at most once in QUIET_MS for each type."""
         kind = type(error).__name__
         now = self._wall_ms()
-        last, hidden = self._last.get(kind, (0, 0))
-        if 0 <= now - last < 10_000:
+        last, hidden = self._last.get(kind, (-QUIET_MS, 0))
+        if 0 <= now - last < QUIET_MS:
             self._last[kind] = (last, hidden + 1)
             return
         self._last[kind] = (now, 0)

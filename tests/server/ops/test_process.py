@@ -1,0 +1,150 @@
+"""`taube serve` as a process: ready, refused starts, signals, and what is kept over a kill."""
+
+import asyncio
+import base64
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from taube.server import admin
+from taube.wire import messages as m
+from tests.server.rawclient import Person, RawClient, certificate
+
+
+@contextmanager
+def process(data: Path, *options: str):
+    """A running server; gives (process, its URL)."""
+    command = [sys.executable, "-m", "taube", "serve", "--data", str(data), *options]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert started.stdout is not None
+        line = started.stdout.readline()
+        assert line.startswith("ready http"), started.stderr.read() if started.stderr else ""
+        yield started, line.removeprefix("ready ").strip()
+    finally:
+        if started.poll() is None:
+            started.kill()
+        started.communicate()
+
+
+def refused(data: Path, *options: str) -> tuple[int, str]:
+    """Exit code and message of a server that does not start."""
+    command = [sys.executable, "-m", "taube", "serve", "--data", str(data), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    return done.returncode, done.stderr
+
+
+def end(server: subprocess.Popen[str], number: int = signal.SIGTERM) -> str:
+    server.send_signal(number)
+    _, errors = server.communicate(timeout=30)
+    assert server.returncode == 0
+    return errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_with_exit_code_0(tmp_path, number):
+    with process(tmp_path, "--listen", "127.0.0.1:0") as (server, _):
+        assert (tmp_path / "ops").read_text().startswith("http://127.0.0.1:")
+        end(server, number)
+    assert not (tmp_path / "ops").exists()
+
+
+def test_a_second_server_on_the_same_data_is_refused(tmp_path):
+    with process(tmp_path, "--listen", "127.0.0.1:0"):
+        code, sentence = refused(tmp_path, "--listen", "127.0.0.1:0")
+    assert code == 75 and "Another server is running" in sentence
+
+
+def test_a_busy_port_is_refused_and_the_folder_is_free_again(tmp_path):
+    with process(tmp_path / "one", "--listen", "127.0.0.1:0") as (_, url):
+        port = url.rpartition(":")[2]
+        code, sentence = refused(tmp_path / "two", "--listen", f"127.0.0.1:{port}")
+    assert code == 69 and "--listen" in sentence
+    with process(tmp_path / "two", "--listen", "127.0.0.1:0"):
+        pass
+
+
+def test_a_wrong_certificate_is_refused(tmp_path):
+    good, key = certificate(tmp_path / "tls")
+    _, other_key = certificate(tmp_path / "other")
+    listen = ("--listen", "127.0.0.1:0")
+    code, sentence = refused(tmp_path, *listen, "--tls-cert", str(good), "--tls-key", str(other_key))
+    assert code == 78 and "certificate" in sentence
+    code, sentence = refused(tmp_path, *listen, "--tls-cert", str(tmp_path / "none"), "--tls-key", str(key))
+    assert code == 78 and "There is no file" in sentence
+    assert refused(tmp_path, *listen, "--tls-cert", str(good))[0] == 64
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (("--listen", "0.0.0.0:0"), 64),
+        (("--listen", "nonsense"), 64),
+        (("--url", "ftp://example.org"), 64),
+        (("--url", "http://example.org"), 64),
+        (("--ops", "0.0.0.0:0"), 64),
+    ],
+)
+def test_options_that_would_be_unsafe_or_make_no_sense_are_refused(tmp_path, options, code):
+    listen = () if options[0] == "--listen" else ("--listen", "127.0.0.1:0")
+    assert refused(tmp_path, *listen, *options)[0] == code
+
+
+def test_a_setting_that_there_is_not_is_refused_and_one_that_there_is_is_taken(tmp_path):
+    file = tmp_path / "taube.toml"
+    file.write_text("[connection]\nhello_timout_s = 3\n")
+    code, sentence = refused(tmp_path / "data", "--listen", "127.0.0.1:0", "--config", str(file))
+    assert code == 78 and "connection.hello_timout_s" in sentence
+    file.write_text("unused_months = 24\n[connection]\nhello_timeout_s = 3\n")
+    with process(tmp_path / "data", "--listen", "127.0.0.1:0", "--config", str(file)):
+        pass
+
+
+def test_the_origin_stays_with_the_folder(tmp_path):
+    with process(tmp_path, "--listen", "127.0.0.1:0", "--url", "https://Taube.Example/") as (_, url):
+        assert url == "https://taube.example"
+    assert admin.invite(tmp_path).startswith("https://taube.example/i#")
+
+
+def test_what_was_kept_is_there_after_a_kill(tmp_path):
+    async def before(url: str) -> tuple[Person, bytes]:
+        person = Person()
+        invitation = admin.invite(tmp_path).rpartition("#")[2]
+        client = await RawClient.connect(url)
+        secret = base64.urlsafe_b64decode(invitation + "==")
+        assert isinstance(await client.register(person, secret), m.Done)
+        await client.log_in(person)
+        [minted] = await client.mint()
+        await client.close()
+        sender = await RawClient.connect(url)
+        for number in range(100):
+            assert (await sender.send([minted.address], b"%d" % number)).statuses == b"\0"
+        return person, minted.address
+
+    async def after(url: str, person: Person, address: bytes) -> None:
+        client = await RawClient.connect(url)
+        await client.log_in(person)
+        for number in range(100):
+            assert (await client.next(m.Deliver)).body == b"%d" % number
+        sender = await RawClient.connect(url)
+        waiting = sender.post(lambda n: m.Send(n, 0, [address], b"again"))
+        assert (await client.next(m.CaughtUp)).upto == 100
+        client.acknowledge(100)
+        assert (await client.next(m.Deliver)).body == b"again"
+        client.acknowledge(101)
+        assert (await waiting).statuses == b"\0"
+
+    with process(tmp_path, "--listen", "127.0.0.1:0") as (server, url):
+        person, address = asyncio.run(before(url))
+        server.kill()
+        server.wait()
+    with process(tmp_path, "--listen", url.removeprefix("http://")) as (_, same):
+        assert same == url
+        asyncio.run(after(url, person, address))
