@@ -117,3 +117,11 @@ def test_every_operation_names_its_limits_once_per_scope() -> None:
 def test_the_largest_send_fits_its_burst() -> None:
     bursts = {(limit.operation, limit.scope): limit.burst for limit in LIMITS}
     assert bursts["send", Scope.CONNECTION] >= 1024
+
+
+@spec("IDN-24")
+def test_packages_of_one_serial_cannot_be_drained() -> None:
+    table = Limits()
+    claims = [table.spend("claim key package", float(second), serial=b"serial--") for second in range(3_600)]
+    assert claims.count(0.0) <= 25
+    assert table.spend("claim key package", 3_600.0, serial=b"another-") == 0.0

@@ -113,7 +113,7 @@ def test_a_login_is_refused_unless_the_devices_own_key_signed_it(tables: Tables,
         accounts.log_in(tables, ann.account, DeviceId(bytes(16)), message, good, verify)
 
 
-@spec("IDN-06", "IDN-09")
+@spec("IDN-06", "IDN-09", "IDN-10")
 def test_a_newer_list_brings_devices_and_ends_those_it_leaves_out(tables: Tables, ann: Person) -> None:
     create(tables, ann, (0, 1))
     before = {row.device: row for row in tables.devices(ann.account)}

@@ -93,7 +93,7 @@ def test_the_generation_stays_until_the_store_is_restored(tables: Tables) -> Non
     assert renewed.address_keys == first.address_keys
 
 
-@spec("DEL-04")
+@spec("DEL-04", "IDN-24")
 def test_only_revoked_serials_are_stored_and_revoking_again_adds_nothing(
     tables: MemoryTables, device: DeviceRow
 ) -> None:

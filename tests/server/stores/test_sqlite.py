@@ -83,6 +83,18 @@ def test_a_full_disk_fails_every_waiting_caller_and_goes_on_when_there_is_room(s
     assert bodies(sqlite, queue) == [b"2", b"3", b"7"], "the acknowledged one was deleted later"
 
 
+@spec("GAT-02")
+def test_a_claim_that_could_not_be_made_durable_is_neither_answered_nor_seen(sqlite: SqliteEngine) -> None:
+    gate, writing = GateName(b"g" * 32), sqlite.store._writing
+    writing.pragma("max_page_count", writing.pragma("page_count"))
+    with pytest.raises(WireError):
+        sqlite.write(lambda t: t.claim_gate(gate, bytes(40_000), 1))
+    assert sqlite.read(lambda t: t.read_gate(gate)) is None
+    writing.pragma("max_page_count", 1_000_000)
+    assert sqlite.write(lambda t: t.claim_gate(gate, b"another", 1)) == b"another"
+    assert sqlite.read(lambda t: t.read_gate(gate)) == b"another"
+
+
 def test_another_process_may_write_and_is_noticed(sqlite: SqliteEngine) -> None:
     with transaction(sqlite.path) as tables:
         tables.set_fact("from outside", b"1")
