@@ -184,12 +184,9 @@ def first_sentence(head: str) -> str:
 
 def settings_table() -> str:
     """Every setting of a server, by slice: name, default, meaning."""
-    from taube.server.app import Settings
+    from taube.server.config import ServerConfig
 
-    rows = []
-    for slice_ in dataclasses.fields(Settings):
-        rows += settings_of(slice_.name, type(getattr(Settings(), slice_.name)))
-    return table(("setting", "default", "meaning"), rows)
+    return table(("setting", "default", "meaning"), settings_of("", ServerConfig))
 
 
 def settings_of(prefix: str, kind: type) -> list[tuple[str, str, str]]:
@@ -203,15 +200,15 @@ def settings_of(prefix: str, kind: type) -> list[tuple[str, str, str]]:
     rows = []
     for name, default in ((setting.name, getattr(kind(), setting.name)) for setting in dataclasses.fields(kind)):
         if dataclasses.is_dataclass(default):
-            rows += settings_of(f"{prefix}.{name}", type(default))
+            rows += settings_of(f"{prefix}{name}.", type(default))
         elif not isinstance(default, tuple):
-            rows.append((f"`{prefix}.{name}`", shown(default), meanings.get(name, "–")))
+            rows.append((f"`{prefix}{name}`", shown(default), meanings.get(name, "–")))
     return rows
 
 
 def shown(value: object) -> str:
     """A default."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1000:
         return f"{value:,}"
     return str(value)
 
@@ -229,9 +226,9 @@ def limits_table() -> str:
 
 def refill(per_s: float) -> str:
     """A rate in the unit that makes it readable."""
-    for unit, seconds in (("second", 1), ("minute", 60), ("hour", 3600)):
+    for unit, seconds in (("a second", 1), ("a minute", 60), ("an hour", 3600)):
         if per_s * seconds >= 1:
-            return f"{per_s * seconds:,.0f} a {unit}"
+            return f"{per_s * seconds:,.0f} {unit}"
     return f"{per_s * 86_400:,.0f} a day"
 
 
