@@ -1,8 +1,8 @@
 """`make run`: a server and an echo contact on this machine, and exactly what to type to be writing in one minute.
 
-Everything lies in `.taube/` in the checkout and is there again the next time; `make clean` forgets it. The server is a
-process of its own, `taube serve`; the echo contact is an account like any other, run here with the SDK. Ctrl-C stops
-both in good order.
+Everything lies in `.taube/` in the checkout (or in the folder given as argument) and is there again the next time;
+`make clean` forgets it. The server is a process of its own, `taube serve`; the echo contact is an account like any
+other, run here with the SDK. Ctrl-C stops both in good order.
 """
 
 import asyncio
@@ -12,12 +12,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from shlex import quote
 
 from taube.client.account import Account
 from taube.client.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / ".taube"
+FOLDER = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else ROOT / ".taube"
 DATA, ECHO, PORT, LOG = FOLDER / "server", FOLDER / "echo", FOLDER / "port", FOLDER / "server.log"
 TAUBE = [sys.executable, "-m", "taube"]
 FIRST_PORT = 8580
@@ -100,14 +101,15 @@ async def echo(me: Account) -> None:
 
 def guide(url: str, invitation: str, contact_link: str) -> str:
     """What to type."""
-    alice, bob = ".taube/alice", ".taube/bob"
+    shown = FOLDER.relative_to(ROOT) if FOLDER.is_relative_to(ROOT) else FOLDER
+    alice, bob = shown / "alice", shown / "bob"
     joined = {home: (ROOT / home / "taube.db").exists() for home in (alice, bob)}
     lines = [
         "",
         f"Taube runs at {url}. Be writing in one minute: open a second terminal and type",
         "",
-        f"  cd {ROOT}",
-        f"  export TAUBE_HOME={alice}",
+        f"  cd {quote(str(ROOT))}",
+        f"  export TAUBE_HOME={quote(str(alice))}",
         *([] if joined[alice] else [f"  .venv/bin/taube join '{invitation}' --name alice"]),
         f"  .venv/bin/taube add '{contact_link}'",
         "  .venv/bin/taube send echo 'Hello, pigeon!'",
@@ -115,8 +117,8 @@ def guide(url: str, invitation: str, contact_link: str) -> str:
         "",
         "The echo contact answers all you write. For two people, open a third terminal:",
         "",
-        f"  cd {ROOT}",
-        f"  export TAUBE_HOME={bob}",
+        f"  cd {quote(str(ROOT))}",
+        f"  export TAUBE_HOME={quote(str(bob))}",
         *([] if joined[bob] else [f"  .venv/bin/taube join '{invitation}' --name bob"]),
         "  .venv/bin/taube me                      (shows bob's contact link)",
         "  .venv/bin/taube read --follow",
@@ -126,7 +128,7 @@ def guide(url: str, invitation: str, contact_link: str) -> str:
         "  .venv/bin/taube add 'THE CONTACT LINK'",
         "  .venv/bin/taube send bob 'Can you hear me? The server cannot.'",
         "",
-        "Bob answers after `.venv/bin/taube accept alice`. All lies in .taube/; Ctrl-C here stops everything.",
+        f"Bob answers after `.venv/bin/taube accept alice`. All lies in {shown}/; Ctrl-C here stops everything.",
     ]
     return "\n".join(lines)
 
@@ -168,7 +170,7 @@ def main() -> int:
     except (CannotRun, UserError) as failure:
         print(failure, file=sys.stderr)
         return 1
-    print("Stopped; everything is kept in .taube/.")
+    print(f"Stopped; everything is kept in {FOLDER}.")
     return 0
 
 
