@@ -76,6 +76,9 @@ class FakeAccount:
     async def wait_settled(self, timeout_s: float) -> bool:
         return True
 
+    async def synchronise(self, timeout_s: float) -> bool:
+        return self.caught_up
+
     async def read(
         self, chat: object = None, *, wait_s: float = 0, follow: bool = False
     ) -> AsyncIterator[list[Message]]:

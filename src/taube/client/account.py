@@ -27,8 +27,11 @@ from taube.client.devices import parse_invitation
 from taube.client.e2e import KIND_PAIR, Core
 from taube.client.errors import EX_CANTCREAT, NoAccount, Refused, TryLater, UserError, WrongInput
 from taube.client.events import (
+    CaughtUp,
     ChatChanged,
     ChatState,
+    Connected,
+    Disconnected,
     Event,
     Kind,
     Message,
@@ -169,8 +172,10 @@ class Account:
         if not shown:
             raise WrongInput("An account needs a name that others see: give one with --name.")
         origin, invitation = parse_invitation(invitation_link)
-        with translated():
+        try:
             socket_url(origin)
+        except TransportError as error:
+            raise WrongInput(str(error)) from error
         folder = Home(home)
         if folder.exists():
             with_account = Store.open(folder, passphrase)
@@ -311,7 +316,13 @@ class Account:
     def events(self) -> AsyncIterator[Event]:
         """Everything that happens from now on, in this or another process of the home, after it was stored."""
         news: deque[Event] = deque(maxlen=CONNECTION_EVENTS)
-        stop = self._engine.listen(news.append)
+
+        def hear(event: Event) -> None:
+            """Of the engine's events only those of the connection: all others come from the journal, once."""
+            if isinstance(event, Connected | CaughtUp | Disconnected):
+                news.append(event)
+
+        stop = self._engine.listen(hear)
         return self._events(self._store.journal_end(), news, stop)
 
     async def _events(self, position: int, news: deque[Event], stop: Callable[[], None]) -> AsyncIterator[Event]:
