@@ -247,7 +247,7 @@ class Account:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live and error is None and self._engine.online:
+        if self._live and error is None and not self._closed and self._engine.online:
             await self._until(lambda: not self._store.receipts_owed() and not self._sendable(), 1.0)
         await self.close()
 

@@ -418,6 +418,8 @@ class Engine:
 
     def _announce(self) -> None:
         """Turn new lines of the journal into events, and wake what may have work now."""
+        if self._committed not in self.store.on_commit:
+            return  # stopped; the store may be closed
         while entries := self.store.journal_after(self._announced):
             self._announced = entries[-1].n
             if self._listeners:
