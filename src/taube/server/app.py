@@ -351,7 +351,7 @@ class Server:
         self.hub.close_all()
         await self._until(lambda: len(self.hub) == 0, drain.goodbye_s)
         self.hub.abort_all()
-        await self._listener.finish()
+        self._listener.give_up()
         await asyncio.sleep(0)
         self._mailboxes.flush()
         await self._until(lambda: self.store.backlog_bytes() == 0, drain.flush_s)

@@ -3,7 +3,8 @@
 The listener accepts connections itself, so that a source with too many of them is refused before a TLS handshake is
 paid for. `FirstBytes` reads one HTTP request head, within a deadline and a bound: `GET /v1/socket` is handed to picows'
 WSProtocol, all else to uvicorn's HTTP protocol, over the same transport and one request per connection.
-picows' WSProtocol is not public API: `upgrade` is its only caller, and the version is pinned exactly.
+Neither picows' WSProtocol nor aiofastnet's transports are public API: `upgrade` and `make_transport` are their only
+callers, and both versions are pinned exactly.
 
 Network addresses stay in this file: they are counted in memory and passed on only as an opaque source for limits.
 It knows no command, no session and no service. Source: docs/protocol/connection.md, "Transport".
@@ -12,7 +13,6 @@ It knows no command, no session and no service. Source: docs/protocol/connection
 import asyncio
 import base64
 import binascii
-import contextlib
 import errno
 import importlib.metadata
 import ipaddress
@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-import aiofastnet
 import picows
+from aiofastnet.selector_transport import SelectorSocketTransport  # type: ignore[import-not-found]
+from aiofastnet.ssl_transport import SSLTransport_Socket  # type: ignore[import-not-found]
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 from uvicorn.config import Config as UvicornConfig
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -33,8 +34,9 @@ from uvicorn.server import ServerState
 from taube.server.gateway.connection import Channel, Connection
 from taube.wire.messages import MAX_FRAME_BYTES
 
-if importlib.metadata.version("picows") != "2.3.1":
-    raise ImportError("taube needs picows 2.3.1 exactly, because it uses a part of it that is not public")
+for _name, _version in (("picows", "2.3.1"), ("aiofastnet", "1.2.0")):
+    if importlib.metadata.version(_name) != _version:
+        raise ImportError(f"taube needs {_name} {_version} exactly, because it uses a part of it that is not public")
 
 SOCKET_PATH: Final = b"/v1/socket"
 
@@ -54,6 +56,8 @@ class ListenerConfig:
     """Open connections of one IPv4 address or one IPv6 /64 network (mobile networks hide many phones behind one)."""
     handshake_timeout_s: float = 10.0
     """Time for the TLS handshake."""
+    shutdown_timeout_s: float = 3.0
+    """Time for a peer to take what was written last, and to say goodbye."""
     head_timeout_s: float = 10.0
     """Time from the end of the handshake to the end of the first request's head."""
     http_timeout_s: float = 30.0
@@ -62,9 +66,9 @@ class ListenerConfig:
     """Size of a request head."""
     http_body_bytes: int = 64 * 1024
     """Size of what may follow the head of an HTTP request."""
-    tls_in_bytes: int = 16384
+    tls_in_bytes: int = 2048
     """Encrypted bytes read from the socket at once, kept per connection."""
-    tls_out_bytes: int = 16384
+    tls_out_bytes: int = 4096
     """Encrypted bytes handed to the socket at once, kept per connection."""
     frame_buffer_bytes: int = 2048
     """Read buffer of a WebSocket; it grows to the largest frame received."""
@@ -471,7 +475,7 @@ class Listener:
         self._sockets = sockets
         self._may_connect = may_connect
         self._refused = refused
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._greeting: set[Any] = set()
         self.http = http_protocols(loop, application)
         self._accepting = False
 
@@ -489,11 +493,10 @@ class Listener:
             sock.close()
         self._sockets = []
 
-    async def finish(self) -> None:
-        """Give up handshakes still under way. Call after `stop`."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def give_up(self) -> None:
+        """Break off handshakes still under way. Call after `stop`."""
+        for transport in list(self._greeting):
+            transport.abort()
 
     def released(self, source: str | None) -> None:
         self.sources.release(source)
@@ -527,39 +530,59 @@ class Listener:
         elif not self._may_connect(source) or not self.sources.admit(source):
             reason = "source"
         else:
-            task = self.loop.create_task(self._greet(sock, source))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._greet(sock, source)
             return
         self._refused(reason)
         sock.close()
 
-    async def _greet(self, sock: socket.socket, source: str | None) -> None:
+    def _greet(self, sock: socket.socket, source: str | None) -> None:
         """Shake hands; `FirstBytes` releases the source when the connection ends, this only if it never began."""
-        made: list[FirstBytes] = []
+        sock.setblocking(False)
+        waiter = self.loop.create_future()
 
-        def protocol() -> FirstBytes:
-            made.append(FirstBytes(self, source))
-            return made[0]
-
-        tls = self.tls
-        options: dict[str, Any] = {}
-        if tls is not None:
-            options = {
-                "ssl": tls,
-                "ssl_handshake_timeout": self.config.handshake_timeout_s,
-                "ssl_shutdown_timeout": 3.0,
-                "ssl_incoming_bio_size": self.config.tls_in_bytes,
-                "ssl_outgoing_bio_size": self.config.tls_out_bytes,
-            }
-        try:
-            await aiofastnet.connect_accepted_socket(self.loop, protocol, sock, **options)
-        except (OSError, asyncio.CancelledError):
-            if not (made and hasattr(made[0], "_transport")):
+        def greeted(waiter: asyncio.Future[None]) -> None:
+            self._greeting.discard(transport)
+            if waiter.cancelled() or waiter.exception() is not None:
                 self._refused("handshake")
                 self.released(source)
-            with contextlib.suppress(OSError):
-                sock.close()
+
+        try:
+            transport = make_transport(self.loop, FirstBytes(self, source), sock, self.tls, waiter, self.config)
+        except OSError:  # the peer has gone already
+            self.released(source)
+            sock.close()
+            return
+        self._greeting.add(transport)
+        waiter.add_done_callback(greeted)
+
+
+def make_transport(
+    loop: asyncio.AbstractEventLoop,
+    protocol: asyncio.BaseProtocol,
+    sock: socket.socket,
+    tls: ssl.SSLContext | None,
+    waiter: asyncio.Future[None],
+    config: ListenerConfig,
+) -> Any:
+    """aiofastnet's transport on an accepted socket; *waiter* ends with the handshake.
+
+    `aiofastnet.connect_accepted_socket` does the same with a task for each connection, and with buffers of at least
+    16 KiB, which an idle connection would keep. These classes are not public API: the version is pinned exactly.
+    """
+    if tls is None:
+        return SelectorSocketTransport(loop, sock, protocol, waiter=waiter)
+    return SSLTransport_Socket(
+        loop,
+        protocol,
+        tls,
+        True,  # server side
+        config.handshake_timeout_s,
+        config.shutdown_timeout_s,
+        config.tls_in_bytes,
+        config.tls_out_bytes,
+        sock,
+        waiter=waiter,
+    )
 
 
 def http_protocols(loop: asyncio.AbstractEventLoop, application: Application) -> Callable[[], HttpToolsProtocol]:
