@@ -671,12 +671,23 @@ fn judge_value(provider: &Provider, group: &mut MlsGroup, opened: &GateValue) ->
     match processed.into_content() {
         ProcessedMessageContent::StagedCommitMessage(staged) => {
             let change = rules::judge(group, &sender, &staged).map_err(|_| Refusal::Void)?;
+            if !welcomes_fit(opened, &staged) {
+                return Err(Refusal::Void);
+            }
             Ok((change, *staged))
         }
         // It says that we made it, but it is not what we have pending; others can tell whether that is true, we cannot.
         ProcessedMessageContent::OwnPrivateMessage | ProcessedMessageContent::OwnPendingCommit => Err(Refusal::Stuck),
         _ => Err(Refusal::Void),
     }
+}
+
+/// One Welcome for each added leaf, to its own address: whoever finishes for the committer sends to no one else.
+fn welcomes_fit(opened: &GateValue, staged: &StagedCommit) -> bool {
+    let added = staged.add_proposals().map(|add| Leaf::read(add.add_proposal().key_package().leaf_node()).map(|leaf| leaf.address));
+    let welcomed = opened.welcomes.iter().map(|(address, _)| address.to_vec());
+    added.collect::<Result<Vec<_>>>().is_ok_and(|added| added.into_iter().eq(welcomed))
+        && opened.welcomes.iter().all(|(_, body)| (1..=MAX_BODY_BYTES).contains(&body.len()))
 }
 
 /// Void is only what every member finds by the same public checks; all else is ours alone.

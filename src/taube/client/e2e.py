@@ -1,8 +1,8 @@
 """Hosts the cryptographic core: the only caller of taube_core.wasm, and the only module that knows wasmtime.
 
 Pure to its callers: bytes in, bytes out. Time and randomness are arguments; the core's storage writes queue up as
-deltas that
-the caller stores in the same transaction as what the call was for. State is grouped in scopes (`ACCOUNT_SCOPE`,
+deltas
+that the caller stores in the same transaction as what the call was for. State is grouped in scopes (`ACCOUNT_SCOPE`,
 `DEVICE_SCOPE`, `PACKAGES_SCOPE` and each group id), which the caller loads before use. A call that raises leaves the
 state as it was. A trap loses the instance: CoreTrapped is raised, a new instance stands ready, all scopes are unloaded.
 
@@ -15,7 +15,7 @@ import hashlib
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, cast
 
 from taube.wire.errors import TaubeError
 from taube.wire.packing import Unpacker, pack
@@ -371,14 +371,16 @@ class Core:
         """One call through the boundary (the numbers are in core/src/lib.rs). Queues its deltas."""
         try:
             reply = self._instance.call(number, pack(arguments))
-        except CoreTrapped:
-            self.unload_all()
+        except BaseException:
+            # Whatever came up, a trap or an interrupt: the instance may have stopped half-way and is not used again.
+            self._loaded.clear()
+            self._deltas.clear()
             self._instance = self._runtime.instance(self._random)
             raise
         if reply[0] == 0x92:
             code, text = _refusal().unpack(reply)
             raise _ERRORS.get(code, Internal)(text)
-        _, result, deltas = _reply(kind).unpack(reply)
+        _, result, deltas = _reply(cast(Hashable, kind)).unpack(reply)
         self._deltas += deltas
         return result  # type: ignore[no-any-return]
 
@@ -622,20 +624,17 @@ class _Instance:
         self._random = random
         self._panic = b""
         self._store = wasmtime.Store(engine)
-        self._trap = (wasmtime.Trap, wasmtime.WasmtimeError)
-        number = wasmtime.ValType.i32()
         imports = []
+        hosts: dict[str | None, Callable[..., Any]] = {
+            "random_get": self._random_get,
+            "fd_write": self._fd_write,
+            "environ_get": self._environ_get,
+            "environ_sizes_get": self._environ_sizes_get,
+            "proc_exit": self._proc_exit,
+        }
         for needed in module.imports:
-            host: Callable[..., Any] = {
-                "random_get": self._random_get,
-                "fd_write": self._fd_write,
-                "environ_sizes_get": self._environ_sizes_get,
-            }.get(needed.name or "", self._nothing)
-            kind = needed.type
-            assert isinstance(kind, wasmtime.FuncType)
-            if needed.name == "proc_exit":
-                kind, host = wasmtime.FuncType([number], []), self._proc_exit
-            imports.append(wasmtime.Func(self._store, kind, host))
+            assert isinstance(needed.type, wasmtime.FuncType)
+            imports.append(wasmtime.Func(self._store, needed.type, hosts[needed.name]))
         exports = wasmtime.Instance(self._store, module, imports).exports(self._store)
         self._memory: wasmtime.Memory = exports["memory"]  # type: ignore[assignment]
         self._buffer: Callable[..., int] = exports["taube_buffer"]  # type: ignore[assignment]
@@ -648,9 +647,9 @@ class _Instance:
         try:
             self._write(self._buffer(self._store, len(arguments)), arguments)
             answer = self._function(self._store, number) & 0xFFFF_FFFF_FFFF_FFFF
-        except self._trap as error:
-            text = self._panic.decode("utf-8", "replace").strip() or str(error).splitlines()[0]
-            raise CoreTrapped(text) from error
+        except Exception as error:
+            text = self._panic.decode("utf-8", "replace").strip() or str(error) or type(error).__name__
+            raise CoreTrapped(text.splitlines()[0]) from error
         return ctypes.string_at(self._base() + (answer >> 32), answer & 0xFFFF_FFFF)
 
     def _base(self) -> int:
@@ -688,7 +687,7 @@ class _Instance:
     def _proc_exit(self, code: int) -> None:
         raise RuntimeError(f"the core exited with {code}")
 
-    def _nothing(self, *_: Any) -> int:
+    def _environ_get(self, _pointers: int, _text: int) -> int:
         return 0
 
 
