@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from taube.client.content import Leave
 from taube.client.e2e import Core, GroupInfo
 from taube.client.transport import ConnectionLost
 from taube.wire.messages import ClaimGate, ReadGate, Send
@@ -245,6 +246,20 @@ def test_fork_found_after_a_restore_is_mended_by_a_successor(world: World) -> No
         await bob.account.chat("alice").send_text("whole again")
         await world.settle()
         assert alice.texts("bob") == ["whole again"]
+
+    run(story())
+
+
+def test_member_that_leaves_is_removed_by_whoever_may(world: World) -> None:
+    async def story() -> None:
+        alice, bob, carol = await three(world)
+        row = carol.store.chat_named("group")
+        assert row is not None
+        carol.engine.outbox.queue(row, Leave)
+        await world.settle()
+        assert same_epoch("group", alice, bob)
+        assert len(alice.info(alice.group("group").id).members) == 2
+        assert carol.group("group").standing == "left"
 
     run(story())
 

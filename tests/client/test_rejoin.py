@@ -241,6 +241,27 @@ def test_copied_home_becomes_a_new_device_and_the_old_one_ends(world: World) -> 
     run(story())
 
 
+def test_what_reached_nobody_while_the_device_changed_is_sent_again(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")
+        bob.store.close()
+        shutil.copytree(bob.folder, world.folder / "copy")
+        copy = world.person("bob", "copy")
+        copy.engine.devices.start_anew()
+        await copy.engine.devices.publish_list()
+        world.people = [alice]
+        alice.link = None
+        await alice.account.chat("bob").send_text("to nobody")
+        await world.settle()
+        assert alice.states("bob") == ["failed"]
+        world.people = [alice, copy]
+        await world.settle()
+        assert copy.texts("alice") == ["to nobody"]
+        assert alice.states("bob") == ["delivered"]
+
+    run(story())
+
+
 def test_copied_home_never_uses_the_old_ratchets(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")

@@ -273,6 +273,10 @@ class Contacts:
             self._store.note("chat", chat.id)
             return self._store.chat(chat.id) or chat
 
+    def retry_failed(self, chat_id: bytes) -> None:
+        """Send again what reached nobody."""
+        self._outbox.retry_failed(chat_id)
+
     def _greet(self, chat_id: bytes) -> Chat:
         """Tell the chat what we are called; the chat as it is now."""
         chat = self._store.chat(chat_id)

@@ -15,7 +15,16 @@ from typing import Final, NamedTuple
 from taube.client import content
 from taube.client.contacts import Contacts
 from taube.client.content import ContentError, Leave, Profile, Receipt, ResendRequest, Text, Typing
-from taube.client.e2e import DEVICE_SCOPE, KIND_PAIR, PACKAGES_SCOPE, CoreError, CoreTrapped, NotForUs, Received
+from taube.client.e2e import (
+    DEVICE_SCOPE,
+    KIND_GROUP,
+    KIND_PAIR,
+    PACKAGES_SCOPE,
+    CoreError,
+    CoreTrapped,
+    NotForUs,
+    Received,
+)
 from taube.client.gates import Gates
 from taube.client.outbox import Outbox
 from taube.client.rejoin import Rejoin
@@ -225,10 +234,15 @@ class Inbox:
                 self._store.note("typing", chat.id, sender, "1" if what.active else "")
             case Leave():
                 self._show(chat, sender, what.message_id, what.sequence, what.sent_at_ms, "notice", "left the chat")
+                if chat.kind == KIND_GROUP and self._vault.account in self._admins(group.id):
+                    self._store.add_chore("remove", group.id + sender + device, b"", self._vault.now_ms())
             case _:
                 if what.sequence:
                     text = "This message needs a newer version of Taube."
                     self._show(chat, sender, what.message_id, what.sequence, what.sent_at_ms, "unknown", text)
+
+    def _admins(self, group_id: bytes) -> tuple[bytes, ...]:
+        return self._vault.core.group(group_id).context.admins
 
     def _show(
         self, chat: Chat, sender: bytes, message: bytes, sequence: int, sent_at_ms: int, kind: str, text: str

@@ -124,6 +124,14 @@ class Outbox:
             self._store.count_resent(chat, sequence)
             self._store.queue_content(chat, message, data, now_ms, device)
 
+    def retry_failed(self, chat: bytes) -> None:
+        """Queue again what reached nobody, now that somebody can be reached; inside the caller's transaction."""
+        now_ms = self._vault.now_ms()
+        for message, data in self._store.failed(chat):
+            if self._store.set_message_state(chat, message, "queued", ("failed",)):
+                self._store.queue_content(chat, message, data, now_ms)
+                self._store.note("changed", chat, message)
+
     # ---------------------------------------------------------------- send
 
     async def drain(self) -> None:

@@ -170,6 +170,7 @@ class Rejoin:
             with self._store.write():
                 self._store.put_grant(mail.device_id, mail.chat_id, now_ms)
                 self._store.forget_chore("grant", chore.subject)
+                self._contacts.retry_failed(chat.id)
 
     # ---------------------------------------------------------------- successors
 
@@ -234,6 +235,7 @@ class Rejoin:
                 if group is not None and group.id != joined.group_id:
                     self._store.forget_chore("ask", group.id)
             self._store.forget_chore("successor", chat.id)
+            self._contacts.retry_failed(chat.id)
             self._store.note("notice", chat.id, text="The encryption of this chat was started anew.")
         return True
 

@@ -701,6 +701,16 @@ class Store:
         rows = self._rows("SELECT message, content, resent FROM sent WHERE chat = ? AND sequence = ?", chat, sequence)
         return rows[0] if rows else None
 
+    def failed(self, chat: bytes) -> list[tuple[bytes, bytes]]:
+        """(message, content) of our own that did not reach anyone and are still kept, in order."""
+        return list(
+            self._rows(
+                "SELECT message, content FROM sent JOIN messages ON messages.chat = sent.chat AND id = message"
+                " WHERE sent.chat = ? AND state = 'failed' ORDER BY sent.sequence",
+                chat,
+            )
+        )
+
     def count_resent(self, chat: bytes, sequence: int) -> None:
         self._run("UPDATE sent SET resent = resent + 1 WHERE chat = ? AND sequence = ?", chat, sequence)
 

@@ -160,10 +160,9 @@ class Engine:
                 await self._do(chore)
             except (WireError, CoreError, UserError) as error:
                 _log.debug("chore %s is tried again: %s", chore.kind, type(error).__name__)
-                self._postpone(chore)
-            except TransportError:
-                self._postpone(chore)
-                raise
+            finally:
+                if self.store.chore(chore.kind, chore.subject) == chore:
+                    self._postpone(chore)
 
     async def _do(self, chore: Chore) -> None:
         group = self.store.group(chore.subject)
@@ -181,9 +180,22 @@ class Engine:
             await self.rejoin.grant(chore)
         elif chore.kind == "successor":
             await self.rejoin.succeed(chore)
+        elif chore.kind == "remove":
+            await self._remove(chore)
         elif chore.kind == "revoke" and self.link is not None:
             await self.devices.revoke(self.link, chore.subject)
             self._forget(chore)
+
+    async def _remove(self, chore: Chore) -> None:
+        """Someone left: remove its leaf, if that is still ours to do."""
+        group_id, account, device = chore.subject[:32], chore.subject[32:64], chore.subject[64:]
+
+        def wanted(core: Core, info: GroupInfo) -> dict[str, object] | None:
+            here = any((member.account_id, member.device_id) == (account, device) for member in info.members)
+            return {"removes": [(account, device)]} if here else None
+
+        await self.gates.change(group_id, wanted)
+        self._forget(chore)
 
     def _with_new_address(self, chat: bytes) -> Callable[[Core, GroupInfo], dict[str, object]]:
         def wanted(core: Core, info: GroupInfo) -> dict[str, object]:
@@ -197,9 +209,14 @@ class Engine:
             self.store.forget_chore(chore.kind, chore.subject)
 
     def _postpone(self, chore: Chore) -> None:
+        """Try it again later; after 30 days, never."""
+        now_ms = self.vault.now_ms()
         wait_ms = min(CHORE_RETRY_MS << min(chore.tries, 12), CHORE_RETRY_MOST_MS)
         with self.store.write():
-            self.store.set_chore(chore.n, chore.payload, self.vault.now_ms() + wait_ms, chore.tries + 1)
+            if chore.made_ms + AWAY_MS < now_ms and chore.kind != "revoke":
+                self.store.forget_chore(chore.kind, chore.subject)
+            else:
+                self.store.set_chore(chore.n, chore.payload, now_ms + wait_ms, chore.tries + 1)
 
     # ---------------------------------------------------------------- the server's clock and generation
 
@@ -310,10 +327,11 @@ class Engine:
                 return
             except WireError as error:
                 reason, at_least_ms = error, error.retry_after_ms
-            except TransportError as error:
+            except TaubeError as error:
                 reason = error
-            except UserError as error:
-                reason = error
+            except Exception:
+                _log.exception("the device connection broke on a bug")
+                reason = TransportError("Something in Taube went wrong; it tries again.")
             finally:
                 self.link = None
             self.offline_reason = reason
@@ -356,8 +374,8 @@ class Engine:
                     wait_s = min(wait_s, RECEIPT_DELAY_S)
                 if self.owner and not self.caught_up:
                     wait_s = LONGEST_WAIT_S
-            except (TransportError, WireError) as error:
-                self.send_problem = error
+            except Exception as error:
+                self.send_problem = self._explained(error)
                 self._pulse()
                 self._online.clear()
                 await _wait(self._online, min(back_off.next_s(), SEND_AGAIN_S))
@@ -375,8 +393,16 @@ class Engine:
             try:
                 await self.do_chores()
                 back_off.succeeded()
-            except (TransportError, WireError):
+            except Exception as error:
+                self._explained(error)
                 await self._sleep(back_off.next_s())
+
+    def _explained(self, error: Exception) -> TaubeError:
+        """An error of ours as it is; a bug is logged, and must not end the loop that met it."""
+        if isinstance(error, TaubeError):
+            return error
+        _log.error("a bug", exc_info=error)
+        return TransportError("Something in Taube went wrong; it tries again.")
 
     async def _watch_loop(self) -> None:
         """Notice what other processes store."""
