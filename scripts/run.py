@@ -7,6 +7,7 @@ other, run here with the SDK. Ctrl-C stops both in good order.
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -65,7 +66,7 @@ async def stop_server(server: asyncio.subprocess.Process) -> None:
     """Ask it to drain and wait; it gets no longer than STOP_TIMEOUT_S."""
     if server.returncode is None:
         with contextlib.suppress(ProcessLookupError):
-            server.terminate()
+            os.kill(server.pid, signal.SIGTERM)
         try:
             await asyncio.wait_for(server.wait(), STOP_TIMEOUT_S)
         except TimeoutError:
