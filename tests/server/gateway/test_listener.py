@@ -1,0 +1,154 @@
+"""The public port: TLS, pages beside the WebSocket, first bytes that are slow, too many or nonsense."""
+
+import asyncio
+import ssl
+
+import pytest
+
+from taube.server.config import ListenerConfig, ServerConfig
+from taube.server.gateway.listener import Sources, source_of, websocket_key
+from taube.wire import messages as m
+from tests.server.rawclient import RawClient
+
+UPGRADE = (
+    b"GET /v1/socket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nCookie: a=b\r\n\r\n"
+)
+
+
+def get(path: str, method: str = "GET") -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("path", ["/", "/i", "/c"])
+async def test_a_link_in_a_browser_shows_a_page_that_loads_nothing_and_runs_nothing(rig, path):
+    async with rig() as server:
+        answer = (await server.http(get(path))).decode()
+        assert answer.startswith("HTTP/1.1 200") and "<h1>" in answer
+        assert "default-src 'none'" in answer and "<script" not in answer and "src=" not in answer
+        head = await server.http(get(path, "HEAD"))
+        assert head.startswith(b"HTTP/1.1 200") and b"<h1>" not in head
+
+
+async def test_other_requests_get_plain_answers(rig):
+    async with rig() as server:
+        assert b'"service": "taube"' in await server.http(get("/.well-known/taube"))
+        assert (await server.http(get("/none"))).startswith(b"HTTP/1.1 404")
+        assert (await server.http(get("/", "POST"))).startswith(b"HTTP/1.1 405")
+        assert (await server.http(get("/v1/socket"))).startswith(b"HTTP/1.1 426")
+        assert (await server.http(b"BREW / nonsense\r\n\r\n")).startswith(b"HTTP/1.1 400")
+
+
+async def test_only_tls_1_3_is_spoken_and_no_session_ticket_is_given(rig):
+    async with rig() as server:
+        old = ssl.create_default_context(cafile=str(server.certificate[0]))
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises((ssl.SSLError, OSError)):
+            await RawClient.connect(server.server.url, old)
+        client = await server.connect()
+        tls = client.transport.underlying_transport.get_extra_info("ssl_object")
+        assert tls.version() == "TLSv1.3"
+        host, _, port = server.server.url.partition("://")[2].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=server.context)
+        writer.write(get("/"))
+        await reader.read()
+        session = writer.get_extra_info("ssl_object").session
+        assert session is None or not session.has_ticket
+        writer.close()
+
+
+async def test_plain_http_speaks_the_same_protocol_on_loopback(rig):
+    async with rig(tls=False) as server:
+        assert server.server.origin.startswith("http://127.0.0.1:")
+        client = await server.connect()
+        assert isinstance(await client.call(lambda n: m.ReadGate(n, bytes(32))), m.GateState)
+        assert (await server.http(get("/"))).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("tls", [True, False])
+async def test_headers_of_every_browser_are_understood_and_early_frames_are_not_lost(rig, tls):
+    """Firefox sends `Connection: keep-alive, Upgrade`; a client may send its Hello with the request."""
+    hello = b"\x92\x01\x91\x01"
+    masked = bytes([0x82, 0x80 | len(hello)]) + bytes(4) + hello
+    async with rig(tls=tls) as server:
+        host, _, port = server.server.url.partition("://")[2].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=server.context)
+        for at in range(0, len(UPGRADE + masked), 50):  # in pieces
+            writer.write((UPGRADE + masked)[at : at + 50])
+            await writer.drain()
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+            assert (await reader.readexactly(2))[0] == 0x82
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b"13", b"12"),
+        (b"AAAAAAAAAAAAAAAAAAAAAA==", b"short"),
+        (b"websocket", b"h2c"),
+        (b"GET", b"POST"),
+        (b"Cookie: a=b", b"Content-Length: 5"),
+    ],
+)
+def test_a_request_that_is_no_proper_upgrade_is_left_to_http(change):
+    assert websocket_key(UPGRADE.partition(b"\r\n\r\n")[0]) == b"AAAAAAAAAAAAAAAAAAAAAA=="
+    assert websocket_key(UPGRADE.partition(b"\r\n\r\n")[0].replace(*change)) is None
+
+
+async def test_slow_endless_and_senseless_first_bytes_are_cut_off(rig):
+    hasty = ServerConfig(listener=ListenerConfig(head_timeout_s=0.1, handshake_timeout_s=0.1))
+    async with rig(config=hasty) as server:
+        assert await server.http(b"GET / HTTP/1.1\r\nX: slow") == b""
+        assert (await server.http(b"GET / HTTP/1.1\r\nX: " + b"y" * 9000)).startswith(b"HTTP/1.1 431")
+        assert await server.http(b"\x00\x01\x02") == b""
+        host, _, port = server.server.url.partition("://")[2].rpartition(":")
+        half, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"\x16\x03\x01\x02\x00\x01")  # a handshake left half-way
+        async with asyncio.timeout(10):
+            assert await half.read() == b""
+        await asyncio.sleep(0.05)
+        assert server.server._listener.sources.total == 0
+
+
+async def test_every_connection_is_forgotten_when_it_ends(rig):
+    async with rig() as server:
+        clients = [await server.connect() for _ in range(5)]
+        await server.http(get("/"))
+        await server.http(b"\x00")
+        for client in clients:
+            await client.close()
+        async with asyncio.timeout(10):
+            while server.server._listener.sources.total or len(server.server.hub):
+                await asyncio.sleep(0.02)
+
+
+async def test_above_its_limit_the_server_turns_connections_away_and_serves_the_rest(rig):
+    small = ServerConfig(listener=ListenerConfig(connections=3))
+    async with rig(config=small) as server:
+        clients = [await server.connect() for _ in range(3)]
+        with pytest.raises((OSError, ssl.SSLError)):
+            await RawClient.connect(server.server.url, server.context)
+        assert isinstance(await clients[0].call(lambda n: m.ReadGate(n, bytes(32))), m.GateState)
+        await clients[1].close()
+        await asyncio.sleep(0.05)
+        await server.connect()
+
+
+def test_connections_are_counted_by_source_in_memory_only_while_they_are_open():
+    sources = Sources(2)
+    assert [sources.admit("192.0.2.1") for _ in range(3)] == [True, True, False]
+    assert sources.admit("192.0.2.2")
+    sources.release("192.0.2.1")
+    sources.release("192.0.2.1")
+    sources.release("192.0.2.2")
+    assert sources.total == 0 and not sources._open
+
+
+def test_a_source_is_an_address_or_a_network_and_this_machine_is_none():
+    assert source_of("192.0.2.7") == "192.0.2.7"
+    assert source_of("::ffff:192.0.2.7") == "192.0.2.7"
+    assert source_of("2001:db8:1:2:3:4:5:6") == source_of("2001:db8:1:2::9") == "2001:db8:1:2::/64"
+    assert source_of("127.0.0.1") is source_of("::1") is source_of("::ffff:127.0.0.1") is None
