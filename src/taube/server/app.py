@@ -66,6 +66,7 @@ def serve(options: ServeOptions) -> int:
         await server.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, server.lifecycle.ask_to_end, number.name)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
         print(f"ready {server.origin}", flush=True)
         await server.lifecycle.asked_to_end()
         await server.stop()
@@ -292,6 +293,20 @@ class Server:
 
     # ------------------------------------------------------------ while it runs
 
+    def reload(self) -> None:
+        """Read the certificate again, for connections from now on; the old one stays if the new one is no good."""
+        options, tls = self._options, self._listener.tls
+        if tls is None or options.tls_cert is None or options.tls_key is None:
+            return
+        try:
+            self._tls()  # a trial: a pair that does not fit would half replace the old one
+            tls.load_cert_chain(options.tls_cert, options.tls_key)
+        except (OperatorError, OSError) as error:
+            reason = error.sentence if isinstance(error, OperatorError) else type(error).__name__
+            self.log.event("certificate", level="error", reason=reason)
+        else:
+            self.log.event("certificate", reason="read again")
+
     def _finish_turn(self) -> None:
         """The end of every turn in which something happened: one batch for the store, one timer for patience."""
         self._mailboxes.flush()
@@ -306,8 +321,7 @@ class Server:
         self._turn.arm()
 
     def _check(self) -> None:
-        now = self._loop.time()
-        self.hub.check(now)
+        self.hub.check(self._loop.time(), self._config.connection.waiting_bytes_of_all)
         self._check_timer = self._loop.call_later(CHECK_EVERY_S, self._check)
 
     def _feel_lag(self, expected: float) -> None:

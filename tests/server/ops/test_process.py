@@ -3,8 +3,10 @@
 import asyncio
 import base64
 import signal
+import ssl
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,6 +56,32 @@ def test_a_signal_ends_the_server_with_exit_code_0(tmp_path, number):
         assert (tmp_path / "ops").read_text().startswith("http://127.0.0.1:")
         end(server, number)
     assert not (tmp_path / "ops").exists()
+
+
+def test_a_renewed_certificate_is_taken_without_a_restart_and_a_bad_one_is_not(tmp_path):
+    def seen(url: str) -> str:
+        host, _, port = url.partition("://")[2].rpartition(":")
+        return ssl.get_server_certificate((host, int(port)), timeout=10)
+
+    def comes(url: str, wanted: str) -> None:
+        end = time.monotonic() + 10
+        while seen(url) != wanted:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    file, key = certificate(tmp_path / "tls")
+    options = ("--listen", "127.0.0.1:0", "--tls-cert", str(file), "--tls-key", str(key))
+    with process(tmp_path / "data", *options) as (server, url):
+        comes(url, file.read_text())
+        certificate(tmp_path / "tls")
+        server.send_signal(signal.SIGHUP)
+        comes(url, file.read_text())
+        good = file.read_text()
+        file.write_text("nonsense")
+        server.send_signal(signal.SIGHUP)
+        time.sleep(0.1)
+        assert seen(url) == good
+        assert "certificate" in end(server)
 
 
 def test_a_second_server_on_the_same_data_is_refused(tmp_path):

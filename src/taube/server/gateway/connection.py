@@ -31,9 +31,11 @@ class ConnectionConfig:
     device_idle_s: float = 300.0
     """Silence after which a device connection is closed."""
     stalled_s: float = 20.0
-    """Time that a peer may leave unread what was sent to it."""
-    waiting_bytes: int = 512 * 1024
-    """Bytes that may wait for a peer that does not read; more cut it off."""
+    """Time in which a peer that is behind has to read something."""
+    waiting_bytes: int = 4 * 1024 * 1024
+    """Bytes that may wait for a peer that does not read; more cut it off (above a mailbox's window)."""
+    waiting_bytes_of_all: int = 256 * 1024 * 1024
+    """Bytes that may wait for all peers; above it, those that are furthest behind are cut off."""
     frames_per_turn: int = 64
     """Frames of one connection handled in one turn of the loop."""
 
@@ -43,6 +45,12 @@ class Channel(Protocol):
 
     def write(self, payloads: list[bytes]) -> int:
         """Send each as one frame, joined; gives the bytes that wait for a slow reader."""
+
+    def waiting(self) -> int:
+        """Bytes that wait for a slow reader."""
+
+    def taken(self) -> int:
+        """Bytes that have left since the connection began; only its growth means something."""
 
     def ping(self) -> None: ...
     def pong(self, payload: bytes) -> None: ...
@@ -110,7 +118,7 @@ class Connection:
     """
 
     __slots__ = (
-        "_channel", "_config", "_frames", "_handler", "_out", "_read_paused", "_stalled_since",
+        "_channel", "_config", "_frames", "_handler", "_out", "_read_paused", "_stalled_since", "_taken",
         "_time", "_turn", "budgets", "device", "heard_at", "is_open", "opened_at", "pinged_at", "session", "source",
         "under_way",
     )  # fmt: skip
@@ -136,7 +144,8 @@ class Connection:
         self._out: list[bytes] = []
         self._frames = 0
         self._read_paused = False
-        self._stalled_since = 0.0
+        self._stalled_since: float | None = None
+        self._taken = 0
         self.opened_at = self.heard_at = time()
         self.pinged_at = 0.0
         self.is_open = False
@@ -182,10 +191,11 @@ class Connection:
     def writing_paused(self) -> None:
         """The peer does not read: read no more from it until it does."""
         self._stalled_since = self._time()
+        self._taken = self._channel.taken()
         self._pause()
 
     def writing_resumed(self) -> None:
-        self._stalled_since = 0.0
+        self._stalled_since = None
         self._resume()
 
     def lost(self) -> None:
@@ -238,16 +248,21 @@ class Connection:
         self._out.clear()
         self._channel.abort()
 
+    def cut_off(self) -> None:
+        """The peer does not read: end it before it costs memory."""
+        self._handler.cut_off(self, "stalled")
+        self.abort()
+
     @property
-    def is_stalled(self) -> bool:
-        """Whether the peer leaves unread what was sent to it."""
-        return self._stalled_since != 0.0
+    def behind(self) -> int:
+        """Bytes that the peer leaves unread; 0 if it reads well."""
+        return self._channel.waiting() if self._stalled_since is not None and self.is_open else 0
 
     # ------------------------------------------------------------ for the mailboxes (ports.Link, ports.Sender)
 
     def deliver(self, number: int, serial: bytes, body: bytes) -> None:
         """Send an envelope. An ephemeral one (number 0) is dropped if the peer leaves unread what was sent before."""
-        if number == 0 and self._stalled_since:
+        if number == 0 and self._stalled_since is not None:
             return
         self.send(Deliver(number, serial, body))
 
@@ -284,12 +299,11 @@ class Connection:
             return
         out, self._out = self._out, []
         if self._channel.write(out) > self._config.waiting_bytes:
-            self._handler.cut_off(self, "stalled")
-            self.abort()
+            self.cut_off()
 
     def next_turn(self) -> None:
         self._frames = 0
-        if self._read_paused and not self._stalled_since:
+        if self._read_paused and self._stalled_since is None:
             self._resume()
 
     def check(self, now: float) -> None:
@@ -297,15 +311,22 @@ class Connection:
         if not self.is_open:
             return
         config, silence = self._config, now - self.heard_at
-        if self._stalled_since and now - self._stalled_since > config.stalled_s:
-            self._handler.cut_off(self, "stalled")
-            self.abort()
+        if self._stalled_since is not None and self._is_stuck(now, self._stalled_since):
+            self.cut_off()
         elif self._is_idle(now, silence):
             self._handler.cut_off(self, "idle")
             self.refuse(0, WireError(IDLE))
         elif self.device is not None and silence > config.device_ping_s and self.pinged_at < self.heard_at:
             self.pinged_at = now
             self._channel.ping()
+
+    def _is_stuck(self, now: float, since: float) -> bool:
+        """Whether a peer that is behind has read nothing for too long; a slow one that reads on may go on."""
+        taken = self._channel.taken()
+        if taken > self._taken:
+            self._taken, self._stalled_since = taken, now
+            return False
+        return now - since > self._config.stalled_s
 
     def _is_idle(self, now: float, silence: float) -> bool:
         if self.session.state is State.NEW:

@@ -45,10 +45,22 @@ class Hub:
             if connection is not None:
                 connection.ended()
 
-    def check(self, now: float) -> None:
-        """Look after deadlines; *now* is monotonic seconds."""
+    def check(self, now: float, waiting_bytes: int) -> None:
+        """Look after deadlines, and let no more than *waiting_bytes* wait for peers that do not read."""
+        behind: list[tuple[int, Connection]] = []
         for connection in list(self._open):
             connection.check(now)
+            waiting = connection.behind
+            if waiting:
+                behind.append((waiting, connection))
+        total = sum(waiting for waiting, _ in behind)
+        if total > waiting_bytes:
+            behind.sort(key=lambda each: -each[0])
+            for waiting, connection in behind:
+                if total <= waiting_bytes:
+                    break
+                connection.cut_off()
+                total -= waiting
 
     def announce(self, retry_after_ms: Iterable[int]) -> None:
         """Tell every client to come back later, each after a time of its own."""

@@ -164,13 +164,14 @@ _WS_MAX_BYTES: Final = 2 * MAX_FRAME_BYTES
 class WebSocket(picows.WSListener):
     """One upgraded connection: the Channel of a Connection, writes joined by whoever calls `write`."""
 
-    __slots__ = ("_connection", "_loop", "_partial", "_release", "_transport", "_write")
+    __slots__ = ("_connection", "_handed", "_loop", "_partial", "_release", "_transport", "_write")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, release: Callable[[], None]) -> None:
         self._loop = loop
         self._release = release
         self._transport: Any = None
         self._write: Callable[[bytes], None] | None = None
+        self._handed = 0
         self._partial: bytearray | None = None
         self._connection: Connection
 
@@ -246,8 +247,16 @@ class WebSocket(picows.WSListener):
             else:
                 parts.append(b"\x82\x7f" + size.to_bytes(8, "big"))
             parts.append(payload)
-        self._write(b"".join(parts))
+        joined = b"".join(parts)
+        self._handed += len(joined)
+        self._write(joined)
         return int(self._transport.get_write_buffer_size())
+
+    def waiting(self) -> int:
+        return int(self._transport.get_write_buffer_size()) if self._write is not None else 0
+
+    def taken(self) -> int:
+        return self._handed - self.waiting()
 
     def ping(self) -> None:
         if self._write is not None:
