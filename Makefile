@@ -12,6 +12,7 @@
 .PHONY: help setup dev run test check test-slow docs lock clean lint
 
 BIN = .venv/bin
+WITH_PATH = PATH="$$PWD/$(BIN):$$PATH"
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -31,13 +32,13 @@ lint: dev
 	@echo "Types …" && $(BIN)/mypy --no-error-summary
 
 test: lint
-	@echo "Tests …" && $(BIN)/python -m pytest -n 2
+	@echo "Tests …" && $(WITH_PATH) $(BIN)/python -m pytest -n 2
 
 check: lint
-	@echo "Fast tests …" && $(BIN)/python -m pytest -n 2 --ignore tests/story
+	@echo "Fast tests …" && $(WITH_PATH) $(BIN)/python -m pytest -n 2 --ignore tests/story
 
 test-slow: lint
-	@echo "All tests, the long random ones too …" && TAUBE_HYPOTHESIS=slow $(BIN)/python -m pytest -n 2 --slow --timeout 3600
+	@echo "All tests, the long random ones too …" && TAUBE_HYPOTHESIS=slow $(WITH_PATH) $(BIN)/python -m pytest -n 2 --slow --timeout 3600
 
 docs: dev
 	@$(BIN)/python scripts/generate_vectors.py

