@@ -185,6 +185,12 @@ class Account:
                 raise UserError(
                     f"{folder.folder} has an account already: choose another folder with --home.", EX_CANTCREAT
                 )
+            if passphrase is not None and folder.read_key() is not None:
+                raise UserError(
+                    f"The unfinished account in {folder.folder} was begun without a passphrase: go on without one, or"
+                    " choose another folder with --home.",
+                    EX_CANTCREAT,
+                )
         store = Store.create(folder, secrets.token_bytes, passphrase)
         with store.write():
             store.set_meta("origin", origin)

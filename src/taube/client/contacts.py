@@ -167,6 +167,8 @@ class Contacts:
             Group(group_id, chat, context.chat_id, applied.epoch, "current", now_ms, before, address.serial)
         )
         self._store.set_chat_group(chat, group_id, now_ms)
+        if before is not None:
+            self._outbox.send_again(chat)
         return group_id
 
     # ---------------------------------------------------------------- being added
@@ -272,10 +274,6 @@ class Contacts:
                 self._store.add_chore("revoke", address.serial, b"", now_ms)
             self._store.note("chat", chat.id)
             return self._store.chat(chat.id) or chat
-
-    def retry_failed(self, chat_id: bytes) -> None:
-        """Send again what reached nobody."""
-        self._outbox.retry_failed(chat_id)
 
     def _greet(self, chat_id: bytes) -> Chat:
         """Tell the chat what we are called; the chat as it is now."""

@@ -38,6 +38,7 @@ BUSY_WAIT_MS: Final = 500
 FULL_WAIT_MS: Final = 60_000
 MOST_WAIT_MS: Final = 3_600_000
 MAX_RESENT: Final = 5
+MAX_SENT_AGAIN: Final = 256
 
 
 class Outbox:
@@ -124,13 +125,14 @@ class Outbox:
             self._store.count_resent(chat, sequence)
             self._store.queue_content(chat, message, data, now_ms, device)
 
-    def retry_failed(self, chat: bytes) -> None:
-        """Queue again what reached nobody, now that somebody can be reached; inside the caller's transaction."""
+    def send_again(self, chat: bytes, device: bytes | None = None) -> None:
+        """Queue again what may have reached nobody (or not this device) while a device changed; in the caller's
+        transaction. A mailbox ends with its device, also with what was kept in it; ids tell what was seen before."""
         now_ms = self._vault.now_ms()
-        for message, data in self._store.failed(chat):
+        for message, data in self._store.unconfirmed(chat, MAX_SENT_AGAIN):
             if self._store.set_message_state(chat, message, "queued", ("failed",)):
-                self._store.queue_content(chat, message, data, now_ms)
                 self._store.note("changed", chat, message)
+            self._store.queue_content(chat, message, data, now_ms, device)
 
     # ---------------------------------------------------------------- send
 

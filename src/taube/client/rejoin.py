@@ -15,6 +15,7 @@ from taube.client.contacts import Claimed, Contacts
 from taube.client.devices import Devices
 from taube.client.e2e import DEVICE_SCOPE, KIND_PAIR, PACKAGES_SCOPE, Core, CoreError, GroupInfo, Joined, Member
 from taube.client.gates import Gates
+from taube.client.outbox import Outbox
 from taube.client.store import DAY_MS, Chore, Group
 from taube.client.vault import Vault
 from taube.wire.packing import Unpacker, pack
@@ -27,12 +28,13 @@ _asked: Final = Unpacker[list[bytes]](list[bytes])
 class Rejoin:
     """The groups that this device cannot follow, and those of others that it can help back."""
 
-    def __init__(self, vault: Vault, gates: Gates, devices: Devices, contacts: Contacts) -> None:
+    def __init__(self, vault: Vault, gates: Gates, devices: Devices, contacts: Contacts, outbox: Outbox) -> None:
         self._vault = vault
         self._store = vault.store
         self._gates = gates
         self._devices = devices
         self._contacts = contacts
+        self._outbox = outbox
 
     # ---------------------------------------------------------------- we are lost
 
@@ -170,7 +172,7 @@ class Rejoin:
             with self._store.write():
                 self._store.put_grant(mail.device_id, mail.chat_id, now_ms)
                 self._store.forget_chore("grant", chore.subject)
-                self._contacts.retry_failed(chat.id)
+                self._outbox.send_again(chat.id, mail.device_id)
 
     # ---------------------------------------------------------------- successors
 
@@ -235,7 +237,7 @@ class Rejoin:
                 if group is not None and group.id != joined.group_id:
                     self._store.forget_chore("ask", group.id)
             self._store.forget_chore("successor", chat.id)
-            self._contacts.retry_failed(chat.id)
+            self._outbox.send_again(chat.id)
             self._store.note("notice", chat.id, text="The encryption of this chat was started anew.")
         return True
 

@@ -701,15 +701,14 @@ class Store:
         rows = self._rows("SELECT message, content, resent FROM sent WHERE chat = ? AND sequence = ?", chat, sequence)
         return rows[0] if rows else None
 
-    def failed(self, chat: bytes) -> list[tuple[bytes, bytes]]:
-        """(message, content) of our own that did not reach anyone and are still kept, in order."""
-        return list(
-            self._rows(
-                "SELECT message, content FROM sent JOIN messages ON messages.chat = sent.chat AND id = message"
-                " WHERE sent.chat = ? AND state = 'failed' ORDER BY sent.sequence",
-                chat,
-            )
-        )
+    def unconfirmed(self, chat: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """(message, content) of our newest *limit* texts that no receipt came for and that are still kept, in order."""
+        rows = self._rows(
+            "SELECT message, content FROM sent JOIN messages ON messages.chat = sent.chat AND id = message"
+            " WHERE sent.chat = ? AND state IN ('kept', 'failed') ORDER BY sent.sequence DESC LIMIT ?",
+            chat, limit,
+        )  # fmt: skip
+        return rows[::-1]
 
     def count_resent(self, chat: bytes, sequence: int) -> None:
         self._run("UPDATE sent SET resent = resent + 1 WHERE chat = ? AND sequence = ?", chat, sequence)

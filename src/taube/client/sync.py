@@ -66,7 +66,7 @@ class Engine:
         self.outbox = Outbox(vault, network)
         self.gates = Gates(vault, network)
         self.contacts = Contacts(vault, network, self.devices, self.outbox)
-        self.rejoin = Rejoin(vault, self.gates, self.devices, self.contacts)
+        self.rejoin = Rejoin(vault, self.gates, self.devices, self.contacts, self.outbox)
         self.inbox = Inbox(vault, self.gates, self.rejoin, self.contacts, self.outbox)
         self.gates.on_stuck = self.rejoin.lost
         self.gates.on_exhausted = self._exhausted
