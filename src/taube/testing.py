@@ -101,6 +101,7 @@ class Server:
         self.tls = tls
         self.origin = f"https://localhost:{self.port}" if tls else f"http://127.0.0.1:{self.port}"
         self.environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a command is a process: compiling each time is slow
         self._process: subprocess.Popen[str] | None = None
         if tls:
             self.certificate, self.key = make_certificate(folder)

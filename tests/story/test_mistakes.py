@@ -72,24 +72,24 @@ def test_a_malformed_invitation(taube_server: Server, link: str) -> None:
 @pytest.mark.parametrize(
     "link", ["nonsense", "https://localhost/c#", "https://localhost/c#AAAA", "https://localhost/i#" + "A" * 22]
 )
-def test_a_malformed_contact_link(bob: Person, link: str) -> None:
-    refused(bob.run("add", link), 65, "link")
+def test_a_malformed_contact_link(somebody: Person, link: str) -> None:
+    refused(somebody.run("add", link), 65, "link")
 
 
-def test_a_contact_link_of_another_server(alice: Person, bob: Person) -> None:
-    link = alice.contact_link()
+def test_a_contact_link_of_another_server(somebody: Person) -> None:
+    link = somebody.contact_link()
     other = "https://elsewhere.example" + link[link.index("/c#") :]
-    refused(bob.run("add", other), 65, "elsewhere.example")
+    refused(somebody.run("add", other), 65, "elsewhere.example")
 
 
-def test_adding_oneself(bob: Person) -> None:
-    refused(bob.run("add", bob.contact_link()), 65)
+def test_adding_oneself(somebody: Person) -> None:
+    refused(somebody.run("add", somebody.contact_link()), 65)
 
 
-def test_joining_where_there_is_an_account_already(bob: Person, taube_server: Server) -> None:
-    before = succeeded(bob.run("me")).out
-    refused(bob.run("join", taube_server.invite(), "--name", "again"), 73, "already")
-    assert succeeded(bob.run("me")).out == before
+def test_joining_where_there_is_an_account_already(somebody: Person, taube_server: Server) -> None:
+    before = succeeded(somebody.run("me")).out
+    refused(somebody.run("join", taube_server.invite(), "--name", "again"), 73, "already")
+    assert succeeded(somebody.run("me")).out == before
 
 
 @pytest.mark.parametrize("command", [["me"], ["chats"], ["read"], ["send", "x", "y"], ["add", "z"], ["delete-account"]])
@@ -102,8 +102,8 @@ def test_a_home_without_an_account(taube_server: Server, command: list[str], tmp
 @pytest.mark.parametrize(
     "command", [["send", "nobody", "x"], ["accept", "nobody"], ["verify", "nobody"], ["read", "nobody"]]
 )
-def test_a_chat_that_does_not_exist(bob: Person, command: list[str]) -> None:
-    refused(bob.run(*command), 66, "nobody")
+def test_a_chat_that_does_not_exist(somebody: Person, command: list[str]) -> None:
+    refused(somebody.run(*command), 66, "nobody")
 
 
 def test_texts_that_cannot_be_sent(bob: Person, alice: Person) -> None:
