@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from taube.wire.errors import BAD_FRAME, DEVICE_REVOKED, IDLE, INTERNAL, STORAGE, FrameError, WireError
+from taube.wire.errors import BAD_FRAME, DEVICE_REVOKED, DRAINING, IDLE, INTERNAL, STORAGE, FrameError, WireError
 from taube.wire.messages import CaughtUp, Command, Deliver, Event, Hello, Replaced, Reply, Sent
 from taube.wire.session import ServerSession, State
 
@@ -220,10 +220,15 @@ class Connection:
         self._out.append(frame)
 
     def refuse(self, request: int, error: WireError) -> None:
-        """Answer *request* with *error*, and end the connection if that is what the error means."""
+        """Answer *request* with *error*, and end the connection if that is what the error means.
+
+        While draining it stays until the end of the drain: answers that are under way shall arrive.
+        """
         if not self.is_open:
             return
         self.send_frame(self.session.failed(request, error))
+        if error.kind is DRAINING:
+            return
         if error.kind.closes or self.session.state is State.CLOSED:
             self.close(1008)
 
