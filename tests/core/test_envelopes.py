@@ -5,11 +5,11 @@ import math
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from tests.core.people import NOW_S, Person, chat_of, chat_of_two, pair_of
-from tests.spec import spec
 
 from taube.client.e2e import SUITE_HYBRID, NotForUs
 from taube.wire.messages import MAX_BODY_BYTES, MAX_GATE_VALUE_BYTES
+from tests.core.people import NOW_S, Person, chat_of, chat_of_two, pair_of
+from tests.spec import spec
 
 
 def padme(size: int) -> int:

@@ -6,8 +6,6 @@ import random
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from tests.core.people import NOW_S, SUITES, Person, chat_of, chat_of_two
-from tests.spec import spec
 
 from taube.client.e2e import (
     SUITE_HYBRID,
@@ -17,6 +15,8 @@ from taube.client.e2e import (
     WrongEpoch,
 )
 from taube.wire.packing import pack
+from tests.core.people import NOW_S, SUITES, Person, chat_of, chat_of_two
+from tests.spec import spec
 
 
 @spec("GRP-51")

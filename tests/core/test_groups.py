@@ -1,19 +1,6 @@
-"""Chats as groups: founding, adding, joining, roles, past epochs, order, rejoining; both suites, through the boundary."""
+"""Chats as groups: founding, adding, joining, roles, past epochs, order, rejoining; both suites."""
 
 import pytest
-from tests.core.people import (
-    CHAT,
-    DAY_S,
-    NOW_S,
-    SUITES,
-    Person,
-    add,
-    chat_of,
-    chat_of_two,
-    group_of,
-    pair_of,
-)
-from tests.spec import spec
 
 from taube.client.e2e import (
     KIND_GROUP,
@@ -34,6 +21,19 @@ from taube.client.e2e import (
     Unverified,
 )
 from taube.wire.packing import pack
+from tests.core.people import (
+    CHAT,
+    DAY_S,
+    NOW_S,
+    SUITES,
+    Person,
+    add,
+    chat_of,
+    chat_of_two,
+    group_of,
+    pair_of,
+)
+from tests.spec import spec
 
 
 def commit(by: Person, group: bytes, *others: Person, now_s: int = NOW_S, **what: object) -> None:

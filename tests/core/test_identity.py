@@ -1,4 +1,4 @@
-"""Accounts, device lists, certificates, successions, login signatures and safety numbers, checked with another library."""
+"""Accounts, certificates, successions, login signatures and safety numbers, checked with another library."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from tests.core.people import CACHE, Person
-from tests.spec import spec
 
 from taube.client.e2e import CertificateInfo, Core, Malformed, NotLoaded, Unverified
 from taube.wire.packing import pack
+from tests.core.people import CACHE, Person
+from tests.spec import spec
 
 
 @pytest.fixture(scope="module")

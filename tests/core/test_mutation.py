@@ -4,10 +4,10 @@ import random
 from collections.abc import Callable
 
 import pytest
-from tests.core.people import NOW_S, Person, chat_of, pair_of
-from tests.spec import spec
 
 from taube.client.e2e import SUITE_CLASSIC, SUITE_HYBRID, CoreError, CoreTrapped, StrangerMail
+from tests.core.people import NOW_S, Person, chat_of, pair_of
+from tests.spec import spec
 
 
 def mutate(dice: random.Random, data: bytes) -> bytes:

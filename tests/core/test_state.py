@@ -5,8 +5,6 @@ import random
 from pathlib import Path
 
 import pytest
-from tests.core.people import CACHE, NOW_S, SUITES, Person, Rows, chat_of, chat_of_two, pair_of, seeded, store
-from tests.spec import spec
 
 from taube.client.e2e import (
     ACCOUNT_SCOPE,
@@ -15,6 +13,8 @@ from taube.client.e2e import (
     CoreTrapped,
     NotLoaded,
 )
+from tests.core.people import CACHE, NOW_S, SUITES, Person, Rows, chat_of, chat_of_two, pair_of, seeded, store
+from tests.spec import spec
 
 
 class Failing:
