@@ -3,7 +3,6 @@
 import asyncio
 import random
 import ssl
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from taube.client.transport import (
     socket_url,
 )
 from taube.testing import make_certificate
-from taube.wire.errors import ADDRESS_GONE, LOGIN_REFUSED, RATE_LIMITED, REPLACED, WireError
+from taube.wire.errors import ADDRESS_GONE, LOGIN_REFUSED, RATE_LIMITED, WireError
 from taube.wire.messages import (
     Acknowledge,
     CaughtUp,
@@ -45,7 +44,7 @@ ACCOUNT, DEVICE = b"a" * 32, b"d" * 16
 
 
 def transport_to(server: TinyServer, **options: object) -> Transport:
-    return Transport(server.origin, clock=time.monotonic, random=lambda: 0.0, **options)  # type: ignore[arg-type]
+    return Transport(server.origin, **options)  # type: ignore[arg-type]
 
 
 def look(request: int) -> ReadGate:
@@ -289,63 +288,32 @@ def test_ephemeral_envelopes_are_dropped_first_when_we_are_behind() -> None:
     run(story)
 
 
-def test_device_links_come_back_with_growing_waits_and_obey_the_server() -> None:
+def test_a_device_link_ends_when_the_server_drains_or_another_takes_over_and_says_why() -> None:
     async def story(server: TinyServer) -> None:
-        waits: list[float] = []
-
-        async def sleep(seconds: float) -> None:
-            waits.append(seconds)
-
-        transport = transport_to(server, sleep=sleep)
-        reasons: list[str] = []
-        links = transport.device_links(ACCOUNT, DEVICE, sign, waiting=lambda error, wait: reasons.append(str(error)))
-        count = 0
-        async for link in links:
-            count += 1
-            if count == 3:
-                server.connections[-1].say(Draining(4000))
-            elif count == 5:
-                break
-            if count < 3 or count == 4:
-                server.connections[-1].cut()
+        transport = transport_to(server)
+        drained = await transport.device(ACCOUNT, DEVICE, sign)
+        server.connections[0].say(Draining(4000))
+        replaced = await transport.device(ACCOUNT, DEVICE, sign)
+        server.connections[1].say(Replaced())
+        for link, connection in zip((drained, replaced), server.connections, strict=True):
             async for _ in link.events():
-                if count == 3:
-                    server.connections[-1].cut()
-        await links.aclose()
-        assert waits == [0.25, 0.5, 4.0, 0.5]
-        assert all("connection" in reason for reason in reasons)
+                connection.cut()
+            assert isinstance(link.lost, ConnectionLost)
+        assert (drained.reconnect_after_ms, drained.replaced) == (4000, False)
+        assert (replaced.reconnect_after_ms, replaced.replaced) == (0, True)
 
     run(story)
 
 
-def test_device_links_wait_when_asked_to_and_stop_at_a_final_refusal() -> None:
+def test_a_login_that_is_refused_is_told_with_its_reason_and_leaves_no_link() -> None:
     async def story(server: TinyServer) -> None:
-        waits: list[float] = []
-
-        async def sleep(seconds: float) -> None:
-            waits.append(seconds)
-            server.answer = lambda c: Failed(c.request, LOGIN_REFUSED.code)
-
-        server.answer = lambda c: Failed(c.request, RATE_LIMITED.code, 2000)
-        with pytest.raises(WireError) as caught:
-            async for _ in transport_to(server, sleep=sleep).device_links(ACCOUNT, DEVICE, sign):
-                pass
-        assert caught.value.kind is LOGIN_REFUSED
-        assert waits == [2.0]
-
-    run(story)
-
-
-def test_a_device_that_was_replaced_does_not_fight_for_the_connection() -> None:
-    async def story(server: TinyServer) -> None:
-        with pytest.raises(WireError) as caught:
-            async for link in transport_to(server).device_links(ACCOUNT, DEVICE, sign):
-                server.connections[0].say(Replaced())
-                server.connections[0].cut()
-                async for _ in link.events():
-                    pass
-        assert caught.value.kind is REPLACED
-        assert len(server.connections) == 1
+        for kind, wait_ms in ((RATE_LIMITED, 2000), (LOGIN_REFUSED, 0)):
+            server.answer = lambda c, kind=kind, wait_ms=wait_ms: Failed(c.request, kind.code, wait_ms)
+            with pytest.raises(WireError) as caught:
+                await transport_to(server).device(ACCOUNT, DEVICE, sign)
+            assert (caught.value.kind, caught.value.retry_after_ms) == (kind, wait_ms)
+        while not all(connection.transport.is_disconnected for connection in server.connections):
+            await asyncio.sleep(0.005)
 
     run(story)
 
@@ -389,11 +357,11 @@ def test_nothing_listening_and_another_kind_of_server_are_told_apart() -> None:
         port = web.sockets[0].getsockname()[1]
         origin = f"http://127.0.0.1:{port}"
         with pytest.raises(NotTaube, match="is not a Taube server"):
-            await Transport(origin, clock=time.monotonic, random=random.random).anonymous("send")
+            await Transport(origin).anonymous("send")
         web.close()
         await web.wait_closed()
         with pytest.raises(Unreachable, match="connection refused"):
-            await Transport(origin, clock=time.monotonic, random=random.random).anonymous("send")
+            await Transport(origin).anonymous("send")
 
     asyncio.run(main())
 

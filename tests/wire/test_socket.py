@@ -80,7 +80,7 @@ def test_a_client_goes_no_further_when_the_server_has_another_name() -> None:
         async with tiny_server() as server:
             server.calls_itself = "https://other.example"
             with pytest.raises(NotTaube):
-                await Transport(server.origin, clock=lambda: 0.0, random=lambda: 0.5).anonymous("send")
+                await Transport(server.origin).anonymous("send")
 
     asyncio.run(main())
 

@@ -227,8 +227,7 @@ class Account:
     @classmethod
     def _on(cls, store: Store, *, live: bool) -> "Account":
         vault = Vault(store, now_ms=_now_ms, random=secrets.token_bytes, make_core=_make_core)
-        random = secrets.SystemRandom().random
-        network = Transport(store.meta_text("origin"), clock=time.monotonic, random=random)
+        network = Transport(store.meta_text("origin"))
         return cls(store, vault, network, live=live)
 
     async def _first_login(self) -> None:

@@ -1,4 +1,4 @@
-"""Links to one server: the device link that reconnects, and short-lived anonymous links, one for each purpose.
+"""Links to one server: the device link, and short-lived anonymous links, one for each purpose.
 
 A link is one WebSocket over TLS 1.3 with one `wire.session` on it. Requests may be pipelined; each has a deadline, and
 a link that missed one is closed, since nothing on it can be trusted to arrive. Events wait in a bounded queue: when it
@@ -7,7 +7,6 @@ is full, the socket is no longer read, so a server cannot fill our memory.
     Transport(origin)
       .anonymous("send")      -> Link         reused while it lives; closed after 60 s idle; never shared by purposes
       .device(…)              -> DeviceLink   logged in, once
-      .device_links(…)        -> DeviceLinks, one after the other, with back-off in between, for as long as one iterates
 
 What it deliberately does not know: what a message means, the store, which request may be repeated (the caller does).
 The only module of the client that imports picows, ssl or sockets. Source: docs/protocol/connection.md.
@@ -19,17 +18,16 @@ import os
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from taube.wire.errors import CATALOGUE, REPLACED, ErrorKind, Fault, FrameError, Retry, TaubeError, WireError
+from taube.wire.errors import CATALOGUE, ErrorKind, Fault, FrameError, Retry, TaubeError, WireError
 from taube.wire.messages import (
     MAX_FRAME_BYTES,
     AccountId,
-    CaughtUp,
     Command,
     Deliver,
     DeviceId,
@@ -57,8 +55,6 @@ QUEUE_BYTES: Final = 16 * 1024 * 1024
 
 BACK_OFF_FIRST_S: Final = 0.5
 BACK_OFF_MOST_S: Final = 60.0
-STEADY_S: Final = 30.0
-"""A link that lived this long was a good one: the next wait starts from the shortest again."""
 
 ReplyT = TypeVar("ReplyT")
 Sign = Callable[[str, bytes], bytes]
@@ -475,34 +471,25 @@ class BackOff:
 
 
 class Transport:
-    """All links of one client to one server. Close it when done; links of it end then.
-
-    *clock* gives monotonic seconds, *random* 0 ≤ x < 1, *sleep* waits seconds: all given, so that tests need not wait.
-    """
+    """All links of one client to one server. Close it when done; links of it end then. Whoever needs a device link for
+    long asks for the next one when the last is over, and waits in between as `BackOff` says."""
 
     def __init__(
         self,
         origin: str,
         *,
-        clock: Callable[[], float],
-        random: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         ssl_context: ssl.SSLContext | None = None,
         idle_s: float = IDLE_S,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> None:
         self.origin = origin
         self._url = socket_url(origin)
-        self._clock = clock
-        self._random = random
-        self._sleep = sleep
         self._ssl_context = ssl_context
         self._idle_s = idle_s
         self._connect_timeout_s = connect_timeout_s
         self._anonymous: dict[str, Link] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self._devices: set[DeviceLink] = set()
-        self._closed = False
 
     async def anonymous(self, purpose: str) -> Link:
         """The link for *purpose* ("send", "gate", "keys", "register", …), opened when there is none that lives.
@@ -534,52 +521,8 @@ class Transport:
         self._devices.add(link)
         return link
 
-    async def device_links(
-        self,
-        account: AccountId,
-        device: DeviceId,
-        sign: Sign,
-        *,
-        waiting: Callable[[TaubeError, float], None] | None = None,
-    ) -> AsyncIterator[DeviceLink]:
-        """Device links, the next one each time the last is over, with growing waits in between; never ends by itself.
-
-        *waiting* is told why there is no link and for how many seconds it waits. Raises what waiting cannot mend: a
-        refusal of the login that is final, WireError(REPLACED) when a newer connection of this device took over.
-        """
-        back_off = BackOff(self._random)
-        while not self._closed:
-            at_least_ms = 0
-            reason: TaubeError
-            try:
-                link = await self.device(account, device, sign)
-            except TransportError as error:
-                reason = error
-            except WireError as error:
-                if error.kind.retry is not Retry.LATER:
-                    raise
-                reason, at_least_ms = error, error.retry_after_ms
-            else:
-                started = self._clock()
-                try:
-                    yield link
-                finally:
-                    await link.close()
-                    self._devices.discard(link)
-                if link.replaced:
-                    raise WireError(REPLACED)
-                if self._clock() - started >= STEADY_S or link.reconnect_after_ms:
-                    back_off.succeeded()
-                reason = link.lost or ConnectionLost(f"The connection to {self.origin} ended.")
-                at_least_ms = link.reconnect_after_ms
-            wait_s = back_off.next_s(at_least_ms)
-            if waiting is not None:
-                waiting(reason, wait_s)
-            await self._sleep(wait_s)
-
     async def close(self) -> None:
         """End every link. Idempotent."""
-        self._closed = True
         links = [*self._anonymous.values(), *self._devices]
         self._anonymous.clear()
         self._devices.clear()
@@ -621,7 +564,6 @@ def _reason(error: OSError) -> str:
 
 __all__ = [
     "BackOff",
-    "CaughtUp",
     "CertificateWrong",
     "ConnectionLost",
     "DeadlineMissed",
