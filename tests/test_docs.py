@@ -118,6 +118,18 @@ def parse_options(line: str) -> None:
     cli.parse(words)
 
 
+def test_documents_and_rules_that_the_code_refers_to_exist() -> None:
+    known, found = set(rules()), []
+    for folder in ("src", "tests", "scripts", "core/src"):
+        for path in [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.rs")]:
+            text = path.read_text()
+            names = re.findall(r"\bdocs/[\w/-]+\.md\b|\b[A-Z]{6,}\.md\b", text)
+            found += [f"{path.name}: {name}" for name in names if not (ROOT / name).exists()]
+            cited = re.findall(r"\b(?:CON|DEL|GAT|IDN|CNT|GRP|ENV)-\d\d\b", text) if folder == "src" else []
+            found += [f"{path.name}: {rule}" for rule in cited if rule not in known]
+    assert found == []
+
+
 FORBIDDEN = [
     *("pypi" + ".org", "pythonhosted" + ".org", "registry." + "npmjs", "static.crates" + ".io", "index.crates" + ".io"),
     *("--index" + "-url", "find" + "-links", "/" + "work/", "/" + "tmp/bash"),

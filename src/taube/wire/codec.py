@@ -5,7 +5,7 @@ ignores fields that a newer peer appended. Whatever bytes come in, the answer is
 carries the request id whenever one stands where it belongs, so that the refusal finds its asker.
 
 This file does not know when a message is allowed (see session) or what it means.
-Source: docs/protocol/connection.md, CON-10 to CON-19.
+Source: docs/protocol/connection.md, CON-10 to CON-16.
 """
 
 from collections.abc import Set

@@ -10,7 +10,7 @@ something about the connection that the other does not.
 
 A session has no socket, no clock and no randomness: its owner passes what it needs and moves the bytes. It does not
 know what a command does, and keeps no more than the requests under way.
-Source: docs/protocol/connection.md, CON-20 to CON-39.
+Source: docs/protocol/connection.md, CON-20 to CON-34.
 """
 
 from collections.abc import Callable
