@@ -13,6 +13,7 @@ from taube.client.e2e import Core, GroupInfo
 from taube.client.transport import ConnectionLost
 from taube.wire.messages import ClaimGate, ReadGate, Send
 from tests.client.fake_server import Client, World, friends, same_epoch, three
+from tests.spec import spec
 
 
 def run(story: Coroutine[Any, Any, None]) -> None:
@@ -250,6 +251,7 @@ def test_fork_found_after_a_restore_is_mended_by_a_successor(world: World) -> No
     run(story())
 
 
+@spec("CNT-16")
 def test_member_that_leaves_is_removed_by_whoever_may(world: World) -> None:
     async def story() -> None:
         alice, bob, carol = await three(world)

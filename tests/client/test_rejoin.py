@@ -12,6 +12,7 @@ from taube.client.e2e import SUITE_HYBRID
 from taube.client.errors import DeviceReplaced
 from taube.wire.messages import ClaimGate, ReadGate
 from tests.client.fake_server import DAY_MS, Client, World, friends, same_epoch, three
+from tests.spec import spec
 
 
 def run(story: Coroutine[Any, Any, None]) -> None:
@@ -315,6 +316,7 @@ def test_crash_anywhere_in_the_new_start_is_taken_up(world: World) -> None:
     run(story())
 
 
+@spec("CNT-15", "CNT-21")
 def test_missed_messages_are_asked_for_and_sent_again(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")
@@ -333,6 +335,7 @@ def test_missed_messages_are_asked_for_and_sent_again(world: World) -> None:
     run(story())
 
 
+@spec("CNT-21")
 def test_what_cannot_be_had_again_is_shown_as_missing_after_30_days(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")

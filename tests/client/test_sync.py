@@ -12,6 +12,7 @@ from taube.client.inbox import Delivery
 from taube.client.transport import ConnectionLost
 from taube.wire.messages import Deliver, Register, Send
 from tests.client.fake_server import DAY_MS, Client, World, friends
+from tests.spec import spec
 
 
 def run(story: Coroutine[Any, Any, None]) -> None:
@@ -70,6 +71,7 @@ def test_two_who_add_each_other_at_once_use_one_group_and_lose_nothing(world: Wo
     run(story())
 
 
+@spec("CNT-02")
 def test_lost_answer_to_a_send_is_repeated_with_the_same_bytes_and_shown_once(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")
@@ -167,6 +169,7 @@ def test_undeliverable_for_30_days_is_shown_as_failed(world: World) -> None:
     run(story())
 
 
+@spec("CNT-11", "CNT-12")
 def test_stranger_gets_no_receipt_before_and_receipts_after_being_accepted(world: World) -> None:
     async def story() -> None:
         alice = await world.person("alice").join()
@@ -217,6 +220,7 @@ def test_names_that_clash_get_a_number_and_a_stranger_with_a_known_name_is_told_
     run(story())
 
 
+@spec("CNT-13")
 def test_typing_is_seen_by_those_who_are_there_and_stored_by_nobody(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")
@@ -231,6 +235,7 @@ def test_typing_is_seen_by_those_who_are_there_and_stored_by_nobody(world: World
     run(story())
 
 
+@spec("CNT-30")
 def test_links_that_cannot_be_meant_are_refused_in_a_sentence(world: World) -> None:
     async def story() -> None:
         alice = await world.person("alice").join()
