@@ -8,6 +8,7 @@ import pytest
 from taube.wire import errors as e
 from taube.wire import messages as m
 from tests.server.rawclient import Person, raw
+from tests.spec import spec
 
 
 def refused(reply: object, kind: e.ErrorKind) -> m.Failed:
@@ -16,6 +17,7 @@ def refused(reply: object, kind: e.ErrorKind) -> m.Failed:
     return reply
 
 
+@spec("IDN-31", "IDN-33")
 async def test_an_invitation_makes_one_account_and_is_used_up(rig):
     async with rig() as server:
         invitation = await server.invitation()
@@ -25,6 +27,7 @@ async def test_an_invitation_makes_one_account_and_is_used_up(rig):
         refused(await client.register(Person(), invitation), e.INVITATION_USED)
 
 
+@spec("IDN-32")
 async def test_unknown_and_expired_invitations_are_told_apart(rig):
     async with rig() as server:
         client = await server.connect()
@@ -33,6 +36,7 @@ async def test_unknown_and_expired_invitations_are_told_apart(rig):
         refused(await client.register(Person(), expired), e.INVITATION_EXPIRED)
 
 
+@spec("IDN-33")
 async def test_a_statement_that_was_tampered_with_is_refused_and_costs_no_invitation(rig):
     async with rig() as server:
         invitation = await server.invitation()
@@ -43,6 +47,7 @@ async def test_a_statement_that_was_tampered_with_is_refused_and_costs_no_invita
         assert isinstance(await client.register(person, invitation), m.Done)
 
 
+@spec("IDN-12")
 async def test_only_the_device_that_holds_the_key_can_log_in(rig):
     async with rig() as server:
         person = await server.person()
@@ -54,6 +59,7 @@ async def test_only_the_device_that_holds_the_key_can_log_in(rig):
         assert isinstance(await client.log_in(person), m.LoggedIn)
 
 
+@spec("CON-25", "IDN-11")
 async def test_a_signature_for_one_connection_is_worth_nothing_on_another(rig):
     async with rig() as server:
         person = await server.person()
@@ -62,6 +68,7 @@ async def test_a_signature_for_one_connection_is_worth_nothing_on_another(rig):
         refused(await other.log_in(person), e.LOGIN_REFUSED)
 
 
+@spec("GAT-01", "GAT-03")
 async def test_the_first_claim_of_a_gate_wins_and_everyone_learns_the_winner(rig):
     async with rig() as server:
         clients = [await server.connect() for _ in range(10)]
@@ -74,6 +81,7 @@ async def test_the_first_claim_of_a_gate_wins_and_everyone_learns_the_winner(rig
             assert (await clients[0].call(lambda n, g=name: m.ReadGate(n, g))).value in values
 
 
+@spec("IDN-22", "IDN-23", "IDN-24")
 async def test_a_key_package_is_claimed_once_and_the_last_resort_stays(rig):
     async with rig() as server:
         person, bob = await server.online()
@@ -91,6 +99,7 @@ async def test_a_key_package_is_claimed_once_and_the_last_resort_stays(rig):
         refused(await stranger.call(lambda n: m.ClaimKeyPackage(n, bytes(41), m.SUITE_CLASSIC)), e.ADDRESS_GONE)
 
 
+@spec("DEL-24")
 async def test_claims_through_one_address_are_limited_with_a_time_to_wait(rig):
     async with rig() as server:
         _, bob = await server.online()
@@ -106,6 +115,7 @@ async def test_claims_through_one_address_are_limited_with_a_time_to_wait(rig):
         )
 
 
+@spec("IDN-06", "IDN-09", "DEL-22")
 async def test_a_device_that_the_newest_list_leaves_out_is_put_off_and_its_addresses_end(rig):
     async with rig() as server:
         person, bob = await server.online()
@@ -124,6 +134,7 @@ async def test_a_device_that_the_newest_list_leaves_out_is_put_off_and_its_addre
         assert (certificate.genesis, certificate.device_list) == (person.genesis, newer)
 
 
+@spec("IDN-14")
 async def test_a_device_is_told_everything_that_is_held_about_its_account(rig):
     async with rig() as server:
         person, bob = await server.online()
@@ -132,6 +143,7 @@ async def test_a_device_is_told_everything_that_is_held_about_its_account(rig):
         assert person.account.hex() in text and person.device.hex() in text
 
 
+@spec("IDN-15", "DEL-22")
 async def test_a_deleted_account_is_gone_with_everything_of_it(rig):
     async with rig() as server:
         person, bob = await server.online()
@@ -144,6 +156,7 @@ async def test_a_deleted_account_is_gone_with_everything_of_it(rig):
         assert (await client.send([minted.address], b"x")).statuses == bytes([m.STATUS_GONE])
 
 
+@spec("DEL-24")
 async def test_too_many_gates_from_one_connection_are_refused_with_a_time_to_wait(rig):
     async with rig() as server:
         client = await server.connect()
@@ -153,6 +166,7 @@ async def test_too_many_gates_from_one_connection_are_refused_with_a_time_to_wai
         assert limited and all(refused(reply, e.RATE_LIMITED).retry_after_ms for reply in limited)
 
 
+@spec("CON-20")
 @pytest.mark.parametrize(
     "command",
     [

@@ -11,6 +11,7 @@ from taube.server.config import ConnectionConfig, ServerConfig
 from taube.wire import errors as e
 from taube.wire import messages as m
 from taube.wire.codec import encode
+from tests.spec import spec
 
 CLOSE_BECAUSE_TOO_BIG = 1009
 
@@ -20,6 +21,7 @@ def kind(reply: object) -> e.ErrorKind:
     return e.CATALOGUE[reply.code]
 
 
+@spec("CON-20", "CON-21")
 async def test_a_command_before_hello_is_refused(rig):
     async with rig() as server:
         client = await server.connect(greet=False)
@@ -28,6 +30,7 @@ async def test_a_command_before_hello_is_refused(rig):
         assert (reply.request, kind(reply)) == (7, e.OUT_OF_ORDER)
 
 
+@spec("CON-23")
 async def test_a_client_that_speaks_no_common_version_is_told_and_closed(rig):
     async with rig() as server:
         client = await server.connect(greet=False)
@@ -36,6 +39,7 @@ async def test_a_client_that_speaks_no_common_version_is_told_and_closed(rig):
         await client.closed()
 
 
+@spec("CON-03", "CON-13", "CON-14", "CON-16")
 async def test_junk_unknown_frames_and_text_get_numbered_errors(rig):
     async with rig() as server:
         client = await server.connect()
@@ -49,6 +53,7 @@ async def test_junk_unknown_frames_and_text_get_numbered_errors(rig):
         assert isinstance(await client.call(lambda n: m.ReadGate(n, bytes(32))), m.GateState)
 
 
+@spec("CON-15")
 async def test_a_frame_that_is_too_large_is_told_and_closed(rig):
     async with rig() as server:
         client = await server.connect()
@@ -60,6 +65,7 @@ async def test_a_frame_that_is_too_large_is_told_and_closed(rig):
         assert await other.closed() == CLOSE_BECAUSE_TOO_BIG
 
 
+@spec("DEL-24")
 async def test_too_many_bad_frames_end_the_connection(rig):
     async with rig() as server:
         client = await server.connect()
@@ -73,6 +79,7 @@ async def test_too_many_bad_frames_end_the_connection(rig):
         assert last.retry_after_ms > 0
 
 
+@spec("CON-03")
 async def test_a_message_in_fragments_is_put_together_and_bounded(rig):
     async with rig() as server:
         client = await server.connect()

@@ -9,6 +9,7 @@ from taube.server.config import ListenerConfig, ServerConfig
 from taube.server.gateway.listener import Sources, source_of, websocket_key
 from taube.wire import messages as m
 from tests.server.rawclient import RawClient
+from tests.spec import spec
 
 UPGRADE = (
     b"GET /v1/socket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
@@ -39,6 +40,7 @@ async def test_other_requests_get_plain_answers(rig):
         assert (await server.http(b"BREW / nonsense\r\n\r\n")).startswith(b"HTTP/1.1 400")
 
 
+@spec("CON-01", "CON-02")
 async def test_only_tls_1_3_is_spoken_and_no_session_ticket_is_given(rig):
     async with rig() as server:
         old = ssl.create_default_context(cafile=str(server.certificate[0]))
@@ -57,6 +59,7 @@ async def test_only_tls_1_3_is_spoken_and_no_session_ticket_is_given(rig):
         writer.close()
 
 
+@spec("CON-01")
 async def test_plain_http_speaks_the_same_protocol_on_loopback(rig):
     async with rig(tls=False) as server:
         assert server.server.origin.startswith("http://127.0.0.1:")

@@ -7,10 +7,12 @@ import pytest
 from taube.server.config import ServerConfig
 from taube.server.services.mailboxes import MailboxSettings
 from taube.wire import messages as m
+from tests.spec import spec
 
 KEPT, GONE = bytes([m.STATUS_KEPT]), bytes([m.STATUS_GONE])
 
 
+@spec("DEL-07", "DEL-08")
 async def test_an_envelope_to_someone_online_is_kept_once_it_is_acknowledged(rig):
     patient = ServerConfig(mailboxes=MailboxSettings(patience_s=30))
     async with rig(config=patient) as server:
@@ -27,6 +29,7 @@ async def test_an_envelope_to_someone_online_is_kept_once_it_is_acknowledged(rig
         assert (await waiting).statuses == KEPT
 
 
+@spec("DEL-08", "DEL-09")
 async def test_what_is_not_acknowledged_in_time_is_stored_and_then_kept(rig):
     async with rig() as server:
         person, bob = await server.online()
@@ -41,6 +44,7 @@ async def test_what_is_not_acknowledged_in_time_is_stored_and_then_kept(rig):
         assert (await again.next(m.CaughtUp)).upto == 1
 
 
+@spec("DEL-12", "DEL-13", "DEL-14", "DEL-16")
 async def test_what_was_sent_while_offline_is_read_in_order_and_only_until_it_is_acknowledged(rig):
     async with rig() as server:
         person, bob = await server.online()
@@ -68,6 +72,7 @@ async def test_what_was_sent_while_offline_is_read_in_order_and_only_until_it_is
         assert (await third.next(m.CaughtUp)).upto == 0
 
 
+@spec("DEL-15")
 async def test_a_window_of_unacknowledged_envelopes_is_never_exceeded(rig):
     narrow = ServerConfig(mailboxes=MailboxSettings(window_envelopes=4))
     async with rig(config=narrow) as server:
@@ -87,6 +92,7 @@ async def test_a_window_of_unacknowledged_envelopes_is_never_exceeded(rig):
             assert (delivered.number, delivered.body) == (number, b"%d" % (number - 1))
 
 
+@spec("DEL-19")
 async def test_ephemeral_envelopes_are_never_stored_and_always_answered_alike(rig):
     async with rig() as server:
         person, bob = await server.online()
@@ -102,6 +108,7 @@ async def test_ephemeral_envelopes_are_never_stored_and_always_answered_alike(ri
         assert (await again.next(m.CaughtUp)).upto == 0
 
 
+@spec("DEL-17")
 async def test_a_newer_connection_of_a_device_replaces_the_older_one(rig):
     async with rig() as server:
         person, first = await server.online()
@@ -118,6 +125,7 @@ async def test_a_newer_connection_of_a_device_replaces_the_older_one(rig):
         assert (await waiting).statuses == KEPT
 
 
+@spec("DEL-04")
 @pytest.mark.parametrize("is_online", [True, False])
 async def test_a_revoked_address_is_gone(rig, is_online):
     async with rig() as server:
@@ -130,6 +138,7 @@ async def test_a_revoked_address_is_gone(rig, is_online):
         assert (await alice.send([one.address, other.address], b"x")).statuses == GONE + KEPT
 
 
+@spec("DEL-02")
 async def test_an_altered_address_and_one_of_another_server_are_gone(rig):
     async with rig() as server:
         _, bob = await server.online()
@@ -139,6 +148,7 @@ async def test_an_altered_address_and_one_of_another_server_are_gone(rig):
         assert (await alice.send([altered, bytes(41), b"\xff" * 41], b"x")).statuses == GONE * 3
 
 
+@spec("DEL-06")
 async def test_one_body_reaches_many_mailboxes_with_one_answer(rig):
     async with rig() as server:
         readers = [await server.online() for _ in range(5)]
@@ -150,6 +160,7 @@ async def test_one_body_reaches_many_mailboxes_with_one_answer(rig):
             assert (await client.next(m.Deliver)).body == b"to all"
 
 
+@spec("DEL-12")
 async def test_fifty_senders_at_once_keep_their_own_order(rig):
     async with rig() as server:
         _, bob = await server.online()

@@ -13,6 +13,7 @@ from taube.server.services.mailboxes import MailboxSettings
 from taube.wire import errors as e
 from taube.wire import messages as m
 from tests.server.rawclient import Person, RawClient
+from tests.spec import spec
 
 
 def get(path: str) -> bytes:
@@ -34,6 +35,7 @@ async def test_health_readiness_and_metrics_are_on_their_own_port(rig):
             assert (await server.http(get(path))).startswith(b"HTTP/1.1 404")  # not on the public port
 
 
+@spec("CON-34")
 async def test_a_draining_server_tells_everyone_and_finishes_what_was_begun(rig):
     patient = ServerConfig(mailboxes=MailboxSettings(patience_s=0.3))
     server = rig(config=patient)
@@ -81,6 +83,7 @@ async def test_nothing_personal_is_in_logs_and_metrics(rig):
             assert secret.hex() not in written and repr(secret)[2:-1] not in written
 
 
+@spec("DEL-26")
 def test_every_metric_and_log_field_has_its_ledger_entry_and_no_label_but_reason():
     for metric in METRICS + SERVICE_METRICS:
         assert not metric.entry.about_a_person, metric.name

@@ -15,6 +15,7 @@ import pytest
 from taube.server import admin
 from taube.wire import messages as m
 from tests.server.rawclient import Person, RawClient, certificate
+from tests.spec import spec
 
 
 @contextmanager
@@ -141,6 +142,7 @@ def test_the_origin_stays_with_the_folder(tmp_path):
     assert admin.invite(tmp_path).startswith("https://taube.example/i#")
 
 
+@spec("DEL-11")
 def test_what_was_kept_is_there_after_a_kill(tmp_path):
     async def before(url: str) -> tuple[Person, bytes]:
         person = Person()
