@@ -1,0 +1,1 @@
+"""Measures what a server costs, through the real protocol over real TLS, and writes down what was found."""

@@ -1,0 +1,96 @@
+"""`python -m bench`: prepare accounts, run the scenarios, write results.json and README.md. `make bench` calls it.
+
+    python -m bench [--quick] [--runs N] [--only ID,…] [--no-report]
+
+Ctrl-C ends it at once; the servers that it started end with it. Everything it needs lies in a temporary folder.
+"""
+
+import argparse
+import gc
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from bench import clientside, machine, people, scenarios
+from bench.scenarios import Place
+from bench.served import Served, kill_all
+from taube.testing import make_certificate
+
+Scenario = Callable[[Place], Awaitable[dict[str, Any]]]
+
+SCENARIOS: dict[str, Scenario] = {
+    "empty": scenarios.empty,
+    "online": scenarios.online,
+    "online_1000": scenarios.online_1000,
+    "fanout": scenarios.fanout,
+    "offline": scenarios.offline,
+    "logins": scenarios.logins,
+    "idle": scenarios.idle,
+    "storm": scenarios.storm,
+    "core": clientside.core,
+    "send": clientside.send,
+}
+
+
+def main() -> int:
+    asked = argparse.ArgumentParser(prog="python -m bench")
+    asked.add_argument("--quick", action="store_true", default=bool(os.environ.get("QUICK")))
+    asked.add_argument("--runs", type=int)
+    asked.add_argument("--only", default="")
+    asked.add_argument("--clients", type=int)
+    asked.add_argument("--profile", default="", help="a command to put before the server's interpreter")
+    options = asked.parse_args()
+    machine.pin(machine.LOAD_CORE)
+    machine.raise_descriptors()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    folder = Path(tempfile.mkdtemp(prefix="taube-bench-"))
+    try:
+        return run(options, folder)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    finally:
+        kill_all()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(options: argparse.Namespace, folder: Path) -> int:
+    names = options.only.split(",") if options.only else list(SCENARIOS)
+    runs = options.runs or (1 if options.quick else 5)
+    clients = options.clients or (1600 if options.quick else 10_000)
+    files = make_certificate(folder, days=7)
+    place = Place(folder, files, quick=options.quick, profile=options.profile)
+    began = time.monotonic()
+    say(f"accounts with {clients} devices …")
+    with Served(folder / "prepared", files) as served:
+        place.devices = uvloop.run(people.register(served, clients, 320))
+    say(f"  {time.monotonic() - began:.1f} s")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in names:
+        for number in range(runs):
+            began = time.monotonic()
+            gc.collect()
+            result = uvloop.run(SCENARIOS[name](place))
+            found.setdefault(name, []).append(result)
+            say(f"{name} {number + 1}/{runs}, {time.monotonic() - began:.1f} s: {short(result)}")
+    return 0
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def short(result: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in result.items() if isinstance(value, int | float))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,525 @@
+"""One scenario for each figure of a server: a fresh server over prepared accounts, load, and what the kernel counted.
+
+Every scenario is one run; `__main__` repeats them and takes the median. A run checks that what it measured is what it
+says: that everything was kept, that nothing was missing, and how busy generator and server were.
+"""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+from bench.load import (
+    Device,
+    Line,
+    Receiver,
+    Sender,
+    acknowledgement,
+    connect,
+    frame,
+    gathered,
+    send_frames,
+)
+from bench.served import Served, copied
+from taube.wire import messages as m
+from taube.wire.codec import decode_reply_or_event, encode
+
+BODY_BYTES = 300
+
+
+@dataclass
+class Place:
+    """Where runs happen: a folder of our own, the prepared server in it, its accounts, and the certificate."""
+
+    folder: Path
+    certificate: tuple[Path, Path]
+    devices: list[Device] = field(default_factory=list)
+    quick: bool = False
+    profile: str = ""
+
+    def served(self) -> Served:
+        """A server over a fresh copy of the prepared folder."""
+        return Served(copied(self.folder / "prepared", self.folder / "run"), self.certificate, profile=self.profile)
+
+    def own_server(self) -> Served:
+        """An empty server that calls itself what it is reached by, for real clients."""
+        return Served(self.folder / f"own-{time.monotonic_ns()}", self.certificate, origin="")
+
+
+class Meter:
+    """Reads the kernel's accounts of server and generator, and says what was used since."""
+
+    def __init__(self, served: Served) -> None:
+        self._pid = served.pid
+        self.start()
+
+    def start(self) -> None:
+        self._began = time.perf_counter()
+        self._server, self._mine = machine.cpu_ns(self._pid), time.process_time_ns()
+        self._split = machine.user_and_system_ns(self._pid)
+
+    def read(self) -> dict[str, float]:
+        server, mine = machine.cpu_ns(self._pid) - self._server, time.process_time_ns() - self._mine
+        seconds = time.perf_counter() - self._began
+        user, system = (
+            now - then for now, then in zip(machine.user_and_system_ns(self._pid), self._split, strict=True)
+        )
+        return {
+            "seconds": seconds,
+            "server_ns": server,
+            "server_busy": server / seconds / 1e9,
+            "generator_busy": mine / seconds / 1e9,
+            "system_share": system / (user + system) if user + system else 0.0,
+        }
+
+
+async def logged_in(line: Any, served: Served, device: Device, tls: Any) -> Any:
+    """*line*, connected and logged in, after CaughtUp; fast from then on."""
+    await connect(line, served.port, tls)
+    line.is_fast = True
+    answer = await line.log_in(device)
+    if not isinstance(answer, m.LoggedIn):
+        raise RuntimeError(f"a login was refused: {answer}")
+    while not line.caught_up:
+        await asyncio.sleep(0.001)
+    return line
+
+
+def close(lines: list[Any]) -> None:
+    for line in lines:
+        if line.transport is not None:
+            line.transport.abort()
+
+
+async def until(is_done: Callable[[], bool], most_s: float, what: str) -> None:
+    end = time.monotonic() + most_s
+    while not is_done():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what} took more than {most_s:.0f} s")
+        await asyncio.sleep(0.005)
+
+
+# ---------------------------------------------------------------- online
+
+
+async def _pairs(served: Served, place: Place, pairs: int, window: int, each: bool) -> tuple[list[Any], list[Any]]:
+    tls = served.tls
+    mine = place.devices[:pairs]
+    receivers = await gathered([logged_in(Receiver(each=each), served, device, tls) for device in mine])
+    senders = await gathered(
+        [
+            connect(Sender(send_frames([device.addresses[0]], BODY_BYTES, max(window, 8)), window), served.port, tls)
+            for device in mine
+        ]
+    )
+    return receivers, senders
+
+
+async def online(place: Place, *, pairs: int = 32, window: int = 8, each: bool = True) -> dict[str, float]:
+    """Pairs of a sender and a device that is online, as fast as the server can. CPU per delivered message."""
+    seconds = 1.5 if place.quick else 4.0
+    with place.served() as served:
+        receivers, senders = await _pairs(served, place, pairs, window, each)
+        acknowledgement(60_000)
+        before = served.metrics()
+        for sender in senders:
+            sender.begin(1 << 30)
+        await asyncio.sleep(0.5)
+        meter, delivered = Meter(served), sum(each.number for each in receivers)
+        await asyncio.sleep(seconds)
+        found = meter.read()
+        count = sum(each.number for each in receivers) - delivered
+        for sender in senders:
+            sender.left = 0
+        await until(lambda: all(each.answered == each.sent for each in senders), 20, "the last answers")
+        after = served.metrics()
+        total = sum(each.number for each in receivers)
+        refused = sum(each.refused + each.failed for each in senders)
+        missing = sum(each.sent for each in senders) - total
+        close(receivers + senders)
+    return found | {
+        "value": found["server_ns"] / count / 1000,
+        "per_second": count / found["seconds"],
+        "refused": refused,
+        "missing": missing,
+        "kept_live": _share_live(before, after, total),
+    }
+
+
+def _share_live(before: dict[str, float], after: dict[str, float], delivered: int) -> float:
+    """The part of the delivered envelopes that never touched the disk."""
+    rows = "taube_commit_rows_sum"
+    return 1 - (after[rows] - before[rows]) / delivered
+
+
+async def online_1000(place: Place, *, rate: int = 1000, pairs: int = 100) -> dict[str, Any]:
+    """So many messages a second at random moments over so many pairs: CPU per message, and time until delivered."""
+    seconds = 4.0 if place.quick else 10.0
+    chance = random.Random(7)
+    loop = asyncio.get_running_loop()
+    with place.served() as served:
+        receivers, senders = await _pairs(served, place, pairs, 1, True)
+        clock = time.perf_counter
+        for receiver in receivers:
+            receiver.clock = clock
+        for sender in senders:
+            sender.is_fast = True
+        running = True
+        next_at = loop.time()
+
+        def send() -> None:
+            nonlocal next_at
+            now = loop.time()
+            while next_at <= now:
+                place_of = chance.randrange(pairs)
+                receivers[place_of].sent_at.append(clock())
+                senders[place_of].send(1)
+                next_at += chance.expovariate(rate)
+            if running:
+                loop.call_at(next_at, send)
+
+        send()
+        await asyncio.sleep(0.7)
+        for receiver in receivers:
+            receiver.latencies.clear()
+        meter, delivered = Meter(served), sum(each.number for each in receivers)
+        await asyncio.sleep(seconds)
+        found = meter.read()
+        count = sum(each.number for each in receivers) - delivered
+        running = False
+        latencies = sorted(each for receiver in receivers for each in receiver.latencies)
+        await until(lambda: all(each.answered == each.sent for each in senders), 20, "the last answers")
+        refused = sum(each.refused + each.failed for each in senders)
+        missing = sum(each.sent for each in senders) - sum(each.number for each in receivers)
+        close(receivers + senders)
+    return found | {
+        "value": found["server_ns"] / count / 1000,
+        "per_second": count / found["seconds"],
+        "refused": refused,
+        "missing": missing,
+        "p50_ms": latencies[len(latencies) // 2] * 1000,
+        "p99_ms": latencies[int(len(latencies) * 0.99)] * 1000,
+        "p999_ms": latencies[int(len(latencies) * 0.999)] * 1000,
+        "max_ms": latencies[-1] * 1000,
+        "percentiles_ms": [round(latencies[int((len(latencies) - 1) * q / 100)] * 1000, 3) for q in range(101)],
+    }
+
+
+async def fanout(place: Place, *, receivers: int = 256, at_once: int = 4) -> dict[str, float]:
+    """One body to 256 devices that are online, a few such sends under way: CPU per device reached."""
+    seconds = 1.5 if place.quick else 4.0
+    with place.served() as served:
+        tls = served.tls
+        mine = place.devices[:receivers]
+        devices = await gathered([logged_in(Receiver(), served, device, tls) for device in mine])
+        addresses = [device.addresses[0] for device in mine]
+        senders: list[Any] = await gathered(
+            [connect(Sender(send_frames(addresses, BODY_BYTES, 1), 1), served.port, tls) for _ in range(64)]
+        )
+        turn, running = 0, True
+        before = served.metrics()
+
+        def next_one() -> None:
+            nonlocal turn
+            if running:
+                turn = (turn + 1) % len(senders)
+                senders[turn].send(1)
+
+        for sender in senders:
+            sender.is_fast = True
+            sender.when_answered = next_one
+        for _ in range(at_once):
+            next_one()
+        await asyncio.sleep(0.5)
+        meter, delivered = Meter(served), sum(each.number for each in devices)
+        await asyncio.sleep(seconds)
+        found = meter.read()
+        count = sum(each.number for each in devices) - delivered
+        running = False
+        await until(lambda: all(each.answered == each.sent for each in senders), 20, "the last answers")
+        after = served.metrics()
+        total = sum(each.number for each in devices)
+        refused = sum(each.refused + each.failed for each in senders)
+        close(devices + senders)
+    return found | {
+        "value": found["server_ns"] / count / 1000,
+        "per_second": count / found["seconds"],
+        "refused": refused,
+        "kept_live": _share_live(before, after, total),
+    }
+
+
+# ---------------------------------------------------------------- offline
+
+
+async def offline(place: Place, *, senders: int = 64, window: int = 16) -> dict[str, Any]:
+    """Store for devices that are away; stop and start the server; let the devices fetch and acknowledge all of it."""
+    each = 100 if place.quick else 600
+    count = senders * each
+    served = place.served()
+    with served:
+        empty = served.disk_bytes()
+    with served:
+        tls = served.tls
+        mine = place.devices[:senders]
+        lines: list[Any] = await gathered(
+            [connect(Sender(send_frames([d.addresses[0]], BODY_BYTES, window), window), served.port, tls) for d in mine]
+        )
+        meter = Meter(served)
+        for line in lines:
+            line.begin(each)
+        await until(lambda: all(line.answered == each for line in lines), 120, "storing")
+        seconds = meter.read()["seconds"]
+        await asyncio.sleep(0.3)
+        stored = meter.read()
+        refused = sum(line.refused + line.failed for line in lines)
+        metrics = served.metrics()
+        rows, batches = metrics.get("taube_commit_rows_sum", 0), metrics.get("taube_commit_rows_count", 0)
+        close(lines)
+    full = served.disk_bytes()
+    with served:
+        tls = served.tls
+        receivers = [Receiver(each=False) for _ in mine]
+        await gathered([connect(line, served.port, tls) for line in receivers])
+        meter = Meter(served)
+        for line in receivers:
+            line.is_fast = True
+        await asyncio.gather(*(line.log_in(device) for line, device in zip(receivers, mine, strict=True)))
+        await until(lambda: sum(line.number for line in receivers) >= count, 120, "fetching")
+        fetch_seconds = meter.read()["seconds"]
+        await asyncio.sleep(0.5)
+        fetched = meter.read()
+        missing = count - sum(line.number for line in receivers)
+        close(receivers)  # type: ignore[arg-type]
+    with served:
+        tls = served.tls
+        again = Receiver(each=False)
+        await logged_in(again, served, mine[0], tls)
+        await asyncio.sleep(0.05)
+        shown_twice = again.number
+        close([again])
+    return {
+        "store_us": stored["server_ns"] / count / 1000,
+        "store_per_second": count / seconds,
+        "store_generator_busy": stored["generator_busy"],
+        "rows_per_commit": rows / batches if batches else 0.0,
+        "refused": refused,
+        "fetch_us": fetched["server_ns"] / count / 1000,
+        "fetch_per_second": count / fetch_seconds,
+        "fetch_generator_busy": fetched["generator_busy"],
+        "missing": missing,
+        "after_acknowledgement": shown_twice,
+        "disk_bytes": (full - empty) / count - BODY_BYTES,
+    }
+
+
+# ---------------------------------------------------------------- connections
+
+
+async def empty(place: Place) -> dict[str, float]:
+    """A server with nothing in it: time until it is ready, memory once it is."""
+    folder = place.folder / "empty"
+    served = Served(folder, place.certificate)
+    if folder.exists():
+        copied(place.folder / "nothing", folder)
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    with served:
+        await asyncio.sleep(1.0)
+        mb = machine.pss_kb(served.pid) / 1024
+    return {"empty_mb": mb, "start_s": served.start_s}
+
+
+async def idle(place: Place) -> dict[str, float]:
+    """Devices that are logged in and silent: memory of each, right after login and after each got one message."""
+    wanted = min(len(place.devices), machine.raise_descriptors() - 500)
+    with place.served() as served:
+        tls = served.tls
+        warm = place.devices[-1]
+        close([await logged_in(Receiver(), served, warm, tls)])
+        await asyncio.sleep(0.5)
+        before, sockets_before = machine.pss_kb(served.pid), machine.kernel_socket_kb()
+        meter = Meter(served)
+        lines = await gathered([logged_in(Receiver(), served, each, tls) for each in place.devices[:wanted]], 64)
+        logins = meter.read()
+        await asyncio.sleep(2.0)
+        after, sockets = machine.pss_kb(served.pid), machine.kernel_socket_kb()
+        addressed = [each for each in place.devices[:wanted] if each.addresses]
+        frames = [send_frames([each.addresses[0]], BODY_BYTES, 1)[0] for each in addressed]
+        sender: Any = await connect(Sender(frames, 1), served.port, tls)
+        meter.start()
+        await asyncio.sleep(1.0)
+        quiet = meter.read()
+        sender.window = 8
+        sender.begin(len(frames))
+        await until(lambda: sender.answered == len(frames), 30, "one message each")
+        await asyncio.sleep(1.0)
+        used = machine.pss_kb(served.pid)
+        close([*lines, sender])
+    return {
+        "value": (after - before) / wanted,
+        "connections": wanted,
+        "kernel_kb": (sockets - sockets_before) / wanted,
+        "after_message_kb": (used - after) / len(frames),
+        "login_ms": logins["server_ns"] / wanted / 1e6,
+        "idle_cpu_percent": quiet["server_busy"] * 100,
+    }
+
+
+async def logins(place: Place) -> dict[str, float]:
+    """Connect, shake hands, log in, hear CaughtUp, close: CPU of the server for each."""
+    count = min(len(place.devices), 300 if place.quick else 1500)
+
+    async def one(device: Device) -> None:
+        line = await logged_in(Receiver(), served, device, tls)
+        line.transport.close()
+
+    with place.served() as served:
+        tls = served.tls
+        await gathered([one(device) for device in place.devices[-50:]], 16)
+        meter = Meter(served)
+        await gathered([one(device) for device in place.devices[:count]], 16)
+        found = meter.read()
+    return found | {"value": found["server_ns"] / count / 1e6, "per_second": count / found["seconds"]}
+
+
+# ---------------------------------------------------------------- after a crash
+
+
+class StormDevice(Receiver):
+    """A device that remembers what it was shown, by the first 8 bytes of the body."""
+
+    def __init__(self, shown: dict[bytes, int]) -> None:
+        super().__init__()
+        self.shown = shown
+
+    def frame(self, data: bytes, start: int, end: int) -> None:
+        if data[start + 1] == 0xCC and data[start + 2] == 0x80:
+            mark = data[end - BODY_BYTES : end - BODY_BYTES + 8]
+            self.shown[mark] = self.shown.get(mark, 0) + 1
+        super().frame(data, start, end)
+
+
+class StormSender(Line):
+    """Sends marked messages one after the other and remembers which were answered *kept*."""
+
+    def __init__(self, address: bytes, kept: set[bytes]) -> None:
+        super().__init__()
+        self._address = address
+        self._kept = kept
+        self._under_way: dict[int, bytes] = {}
+        self._number = 0
+
+    def begin(self) -> None:
+        self.is_fast = True
+        for _ in range(4):
+            self._next()
+
+    def _next(self) -> None:
+        self._number += 1
+        body = os.urandom(BODY_BYTES)
+        self._under_way[self._number] = body[:8]
+        self.write(frame(encode(m.Send(self._number, 0, [self._address], body))))
+
+    def frame(self, data: bytes, start: int, end: int) -> None:
+        answer = decode_reply_or_event(data[start:end])
+        mark = self._under_way.pop(getattr(answer, "request", 0), None)
+        if mark is not None and isinstance(answer, m.Sent) and not answer.statuses[0]:
+            self._kept.add(mark)
+        if mark is not None and not self.is_lost:
+            self._next()
+
+
+async def storm(place: Place) -> dict[str, float]:
+    """kill -9 under load with every client connected; start again; every client comes back at once.
+
+    Time from the kill until the last is logged in and caught up; messages answered *kept* that are lost; clients that
+    were turned away without being told when to come again (a refused or reset TCP connection tells nothing, but while
+    the server is not there nobody can, so that those are counted apart).
+    """
+    wanted = min(len(place.devices), 800 if place.quick else 4000)
+    loaded = 64
+    kept: set[bytes] = set()
+    shown: dict[bytes, int] = {}
+    served = place.served()
+    served.start()
+    try:
+        tls = served.tls
+        devices = place.devices[:wanted]
+        lines = await gathered([logged_in(StormDevice(shown), served, each, tls) for each in devices], 64)
+        senders: list[Any] = await gathered(
+            [connect(StormSender(each.addresses[0], kept), served.port, tls) for each in devices[:loaded]]
+        )
+        for sender in senders:
+            sender.begin()
+        await asyncio.sleep(1.5)
+        gone = asyncio.Event()
+        port, left = served.port, len(lines)
+
+        def lost() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                gone.set()
+
+        for line in lines:
+            line.when_lost = lost
+        began = time.monotonic()
+        served.kill()
+        async with asyncio.timeout(30):
+            await gone.wait()
+        refused = hintless = 0
+        times: list[float] = []
+
+        async def back(device: Device) -> Any:
+            nonlocal refused, hintless
+            pause = 0.1
+            while True:
+                line = StormDevice(shown)
+                try:
+                    await connect(line, port, tls)
+                    line.is_fast = True
+                    answer = await line.log_in(device)
+                    if isinstance(answer, m.LoggedIn):
+                        times.append(time.monotonic() - began)
+                        return line
+                    if not answer.retry_after_ms:
+                        hintless += 1
+                    pause = (answer.retry_after_ms or 500) / 1000
+                except ConnectionRefusedError:
+                    refused += 1
+                except (OSError, TimeoutError):
+                    if line.retry_after_ms is None:
+                        hintless += 1
+                if line.transport is not None:
+                    line.transport.abort()
+                await asyncio.sleep(pause * (0.5 + random.random()))
+                pause = min(pause * 2, 5.0)
+
+        coming = asyncio.gather(*(back(each) for each in devices))
+        served._port = port
+        await asyncio.to_thread(served.start)
+        meter = Meter(served)
+        async with asyncio.timeout(120):
+            lines = await coming
+        found = meter.read()
+        await until(lambda: kept <= shown.keys(), 20, "what was kept") if kept - shown.keys() else None
+        await asyncio.sleep(0.2)
+        close(lines + senders)
+    finally:
+        served.kill()
+    times.sort()
+    return found | {
+        "value": times[-1],
+        "median_s": times[len(times) // 2],
+        "start_s": served.start_s,
+        "clients": wanted,
+        "refused_while_down": refused,
+        "hintless": hintless,
+        "kept": len(kept),
+        "lost": len(kept - shown.keys()),
+    }
