@@ -43,6 +43,7 @@ async def all_can_write(world: World, chat: str, *people: Client) -> None:
     assert all(texts == written[0] for texts in written)
 
 
+@spec("DEV-21")
 def test_winner_of_the_gate_tells_the_others(world: World) -> None:
     async def story() -> None:
         people = await three(world)
@@ -54,6 +55,7 @@ def test_winner_of_the_gate_tells_the_others(world: World) -> None:
     run(story())
 
 
+@spec("DEV-22")
 def test_two_who_commit_at_once_agree(world: World) -> None:
     async def story() -> None:
         people = await three(world)
@@ -66,6 +68,7 @@ def test_two_who_commit_at_once_agree(world: World) -> None:
     run(story())
 
 
+@spec("DEV-20")
 def test_lost_answer_to_a_claim_is_asked_for_again_with_the_same_bytes(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")
@@ -82,6 +85,7 @@ def test_lost_answer_to_a_claim_is_asked_for_again_with_the_same_bytes(world: Wo
     run(story())
 
 
+@spec("DEV-20", "DEV-21")
 def test_crash_after_the_claim_is_taken_up_where_it_was(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")
@@ -97,6 +101,7 @@ def test_crash_after_the_claim_is_taken_up_where_it_was(world: World) -> None:
     run(story())
 
 
+@spec("DEV-23")
 def test_committer_that_dies_after_its_claim_is_finished_by_another(world: World) -> None:
     async def story() -> None:
         alice, bob, carol = await three(world)
@@ -118,6 +123,7 @@ def test_committer_that_dies_after_its_claim_is_finished_by_another(world: World
     run(story())
 
 
+@spec("DEV-23")
 def test_whoever_was_added_by_a_dead_committer_gets_its_welcome_from_another(world: World) -> None:
     async def story() -> None:
         alice, bob, carol = await three(world)
@@ -138,6 +144,7 @@ def test_whoever_was_added_by_a_dead_committer_gets_its_welcome_from_another(wor
     run(story())
 
 
+@spec("DEV-24")
 def test_junk_claim_is_stepped_over_by_all(world: World) -> None:
     async def story() -> None:
         people = await three(world)
@@ -157,6 +164,7 @@ def test_junk_claim_is_stepped_over_by_all(world: World) -> None:
     run(story())
 
 
+@spec("DEV-24", "DEV-33")
 def test_when_every_gate_is_junk_a_successor_follows(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")
@@ -175,6 +183,7 @@ def test_when_every_gate_is_junk_a_successor_follows(world: World) -> None:
     run(story())
 
 
+@spec("DEV-50")
 def test_claims_and_sends_never_share_a_connection(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")
@@ -189,6 +198,7 @@ def test_claims_and_sends_never_share_a_connection(world: World) -> None:
     run(story())
 
 
+@spec("DEV-25")
 def test_member_that_missed_the_commit_walks_the_gates_forward(world: World) -> None:
     async def story() -> None:
         alice, bob, carol = await three(world)
@@ -210,6 +220,7 @@ def test_member_that_missed_the_commit_walks_the_gates_forward(world: World) -> 
     run(story())
 
 
+@spec("DEV-26")
 def test_restored_server_gets_the_gates_back_and_nobody_is_split(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")
@@ -230,6 +241,7 @@ def test_restored_server_gets_the_gates_back_and_nobody_is_split(world: World) -
     run(story())
 
 
+@spec("DEV-26")
 def test_fork_found_after_a_restore_is_mended_by_a_successor(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")
@@ -251,7 +263,7 @@ def test_fork_found_after_a_restore_is_mended_by_a_successor(world: World) -> No
     run(story())
 
 
-@spec("CNT-16")
+@spec("CNT-16", "DEV-28")
 def test_member_that_leaves_is_removed_by_whoever_may(world: World) -> None:
     async def story() -> None:
         alice, bob, carol = await three(world)

@@ -11,6 +11,7 @@ import pytest
 from taube.client.errors import HomeUnusable
 from taube.client.home import Home
 from taube.client.store import MAX_ASIDE_PER_SERIAL, SCHEMA_VERSION, Store
+from tests.spec import spec
 
 
 @pytest.fixture
@@ -18,6 +19,7 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
+@spec("DEV-06")
 def test_home_and_key_can_be_read_by_their_owner_only(home: Home) -> None:
     Store.create(home, os.urandom).close()
     assert home.folder.stat().st_mode & 0o777 == 0o700
@@ -25,6 +27,7 @@ def test_home_and_key_can_be_read_by_their_owner_only(home: Home) -> None:
     assert home.database.stat().st_mode & 0o777 == 0o600
 
 
+@spec("DEV-06")
 def test_nothing_readable_is_written(home: Home) -> None:
     store = Store.create(home, os.urandom)
     with store.write():
@@ -55,6 +58,7 @@ def test_wrong_key_file_is_one_sentence(home: Home) -> None:
         Store.open(home)
 
 
+@spec("DEV-06")
 def test_home_of_a_newer_version_is_refused_and_left_alone(home: Home) -> None:
     store = Store.create(home, os.urandom)
     with store.write():
@@ -65,6 +69,7 @@ def test_home_of_a_newer_version_is_refused_and_left_alone(home: Home) -> None:
     assert caught.value.exit_code == 78
 
 
+@spec("DEV-01")
 def test_transaction_left_by_an_exception_never_was(home: Home) -> None:
     store = Store.create(home, os.urandom)
     told: list[int] = []
@@ -130,6 +135,7 @@ def test_restoring_over_the_same_files_changes_the_stamp(home: Home, tmp_path: P
     assert home.stamp() != stamp
 
 
+@spec("DEV-04")
 def test_lock_is_held_by_one_at_a_time(home: Home) -> None:
     home.create()
     first = home.try_lock("device")
@@ -141,6 +147,7 @@ def test_lock_is_held_by_one_at_a_time(home: Home) -> None:
     second.release()
 
 
+@spec("DEV-02")
 def test_envelopes_set_aside_are_bounded_for_each_serial(home: Home) -> None:
     store = Store.create(home, os.urandom)
     with store.write():

@@ -24,6 +24,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+@spec("DEV-10", "DEV-40")
 def test_two_people_write_to_each_other(world: World) -> None:
     async def story() -> None:
         alice = await world.person("alice").join()
@@ -49,6 +50,7 @@ def test_two_people_write_to_each_other(world: World) -> None:
     run(story())
 
 
+@spec("DEV-41")
 def test_two_who_add_each_other_at_once_use_one_group_and_lose_nothing(world: World) -> None:
     async def story() -> None:
         for n in range(4):
@@ -71,7 +73,7 @@ def test_two_who_add_each_other_at_once_use_one_group_and_lose_nothing(world: Wo
     run(story())
 
 
-@spec("CNT-02")
+@spec("CNT-02", "DEV-11", "DEV-03")
 def test_lost_answer_to_a_send_is_repeated_with_the_same_bytes_and_shown_once(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")
@@ -97,6 +99,7 @@ def test_lost_answer_to_a_send_is_repeated_with_the_same_bytes_and_shown_once(wo
     run(story())
 
 
+@spec("DEV-02", "DEV-03")
 def test_crash_before_the_acknowledgement_repeats_work_but_shows_nothing_twice(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")
@@ -113,6 +116,7 @@ def test_crash_before_the_acknowledgement_repeats_work_but_shows_nothing_twice(w
     run(story())
 
 
+@spec("DEV-01")
 def test_failure_while_storing_loses_neither_message_nor_key(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")
@@ -138,6 +142,7 @@ def test_failure_while_storing_loses_neither_message_nor_key(world: World) -> No
     run(story())
 
 
+@spec("DEV-12")
 def test_message_to_a_full_mailbox_waits_and_is_delivered_in_order(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")
@@ -155,6 +160,7 @@ def test_message_to_a_full_mailbox_waits_and_is_delivered_in_order(world: World)
     run(story())
 
 
+@spec("DEV-12")
 def test_undeliverable_for_30_days_is_shown_as_failed(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")
@@ -169,7 +175,7 @@ def test_undeliverable_for_30_days_is_shown_as_failed(world: World) -> None:
     run(story())
 
 
-@spec("CNT-11", "CNT-12")
+@spec("CNT-11", "CNT-12", "DEV-42")
 def test_stranger_gets_no_receipt_before_and_receipts_after_being_accepted(world: World) -> None:
     async def story() -> None:
         alice = await world.person("alice").join()
@@ -188,6 +194,7 @@ def test_stranger_gets_no_receipt_before_and_receipts_after_being_accepted(world
     run(story())
 
 
+@spec("DEV-42")
 def test_blocked_chat_hears_nothing_more_and_can_be_let_in_again(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")
@@ -208,6 +215,7 @@ def test_blocked_chat_hears_nothing_more_and_can_be_let_in_again(world: World) -
     run(story())
 
 
+@spec("DEV-43")
 def test_names_that_clash_get_a_number_and_a_stranger_with_a_known_name_is_told_apart(world: World) -> None:
     async def story() -> None:
         (bob, _alice) = await friends(world, "bob", "alice")
@@ -248,6 +256,7 @@ def test_links_that_cannot_be_meant_are_refused_in_a_sentence(world: World) -> N
     run(story())
 
 
+@spec("DEV-02")
 def test_envelope_that_nobody_can_read_does_not_block_the_mailbox(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")
@@ -263,6 +272,7 @@ def test_envelope_that_nobody_can_read_does_not_block_the_mailbox(world: World) 
     run(story())
 
 
+@spec("DEV-44")
 def test_key_packages_are_filled_up_and_replaced_after_30_days(world: World) -> None:
     async def story() -> None:
         bob = await world.person("bob").join()
@@ -289,6 +299,7 @@ def test_key_packages_are_filled_up_and_replaced_after_30_days(world: World) -> 
     run(story())
 
 
+@spec("DEV-45")
 def test_join_that_lost_its_answer_can_be_repeated(world: World) -> None:
     async def story() -> None:
         bob = world.person("bob")
@@ -304,6 +315,7 @@ def test_join_that_lost_its_answer_can_be_repeated(world: World) -> None:
     run(story())
 
 
+@spec("DEV-04")
 def test_two_processes_of_one_home_share_state_and_never_use_a_key_twice(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")

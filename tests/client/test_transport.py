@@ -76,6 +76,7 @@ def test_a_request_gets_its_reply_and_requests_may_be_pipelined() -> None:
     run(story)
 
 
+@spec("DEV-50", "DEV-51")
 def test_purposes_never_share_a_connection_and_one_purpose_reuses_its_own() -> None:
     async def story(server: TinyServer) -> None:
         transport = transport_to(server)
@@ -87,6 +88,7 @@ def test_purposes_never_share_a_connection_and_one_purpose_reuses_its_own() -> N
     run(story)
 
 
+@spec("DEV-50")
 def test_an_idle_anonymous_link_is_closed_and_the_next_one_is_new() -> None:
     async def story(server: TinyServer) -> None:
         transport = transport_to(server, idle_s=0.02)
