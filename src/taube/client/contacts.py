@@ -3,7 +3,7 @@
 The adder claims a key package by the link's address, checks it against the account id in the link, founds a group of
 two and sends its Welcome to the package's own address; words go through MLS only. Whoever is added has a request until
 it is accepted. Two people who add each other at once have two groups for one chat: the lower group id is used.
-Source: PROTOCOL, "First contact", "Addresses".
+Source: docs/protocol/device.md, "First contact".
 """
 
 from collections.abc import Mapping

@@ -4,7 +4,7 @@
     upkeep            after each login: spare addresses, key packages of both suites and their last resorts, revocations
     start_anew        a copied or restored home becomes a new device, its groups are asked to take it back
 
-Source: PROTOCOL, "Accounts, devices, certificates", "Addresses", "State on the device"; docs/protocol/identity.md.
+Source: docs/protocol/identity.md; docs/protocol/device.md, "State".
 """
 
 import base64
@@ -280,7 +280,7 @@ class Devices:
     def start_anew(self) -> bool:
         """If this home is a copy: never touch its MLS state again, become a new device. Whether it was one.
 
-        Ratchet keys would be used twice. Source: PROTOCOL, "State on the device".
+        Ratchet keys would be used twice. Source: DEV-05.
         """
         if not self.is_copy():
             return False

@@ -6,11 +6,11 @@
     walk      read the gates of the epochs ahead and apply what stands there
 
 The pending commit is durable before its claim, and a claim is repeated with the same bytes, so neither a lost answer
-nor a crash leaves doubt about who won. Whoever applies a commit from its gate sends what its maker may have died
-before sending. A group that we may not follow (standing `rejoin`) is left alone.
+nor a crash leaves doubt about who won. Whoever finds a commit in its gate before anyone told of it sends what its maker may have
+died before sending. A group that we may not follow (standing `rejoin`) is left alone.
 
 Not known here: why a change is wanted (callers), how a rejoin is asked for (rejoin.py).
-Source: PROTOCOL, "Gates"; docs/protocol/groups.md.
+Source: docs/protocol/device.md, "Gates"; docs/protocol/groups.md.
 """
 
 from collections.abc import Callable, Mapping
@@ -129,7 +129,11 @@ class Gates:
     # ---------------------------------------------------------------- the changes of others
 
     async def walk(self, group_id: bytes) -> int:
-        """Apply what stands in the gates ahead; how many epochs were passed."""
+        """Apply what stands in the gates ahead; how many epochs were passed.
+
+        What a member said of a gate proves nothing: the gate is asked, by claiming it with the same value.
+        """
+        last = max((told.n for told in self._store.told(group_id)), default=0)
         passed, k = 0, 0
         while self._usable(group_id):
             if self._store.pending(group_id) is not None:
@@ -139,37 +143,32 @@ class Gates:
             with self._vault.work() as core:
                 self._vault.use(DEVICE_SCOPE, PACKAGES_SCOPE, group_id)
                 epoch, name = core.group(group_id).epoch, core.gate_name(group_id, k)
-            stands = await self.read(name)
+            said = [told.value for told in self._store.told(group_id) if (told.epoch, told.k) == (epoch, k)]
+            value = next((value for value in said if value), b"")
+            stands = await self.claim(name, value) if value else await self.read(name)
             if not stands:
                 break
-            try:
-                with self._vault.work() as core:
-                    self._vault.use(DEVICE_SCOPE, PACKAGES_SCOPE, group_id)
-                    if core.group(group_id).epoch != epoch:
-                        k = 0
-                        continue
-                    outcome = self._follow(core, group_id, k, name, stands)
-            except CoreTrapped:
-                outcome = self._trapped(group_id)
+            outcome = self._look(group_id, epoch, k, name, stands, tell=stands not in said)
             if outcome == "void" and k < LAST_K:
                 k += 1
-            elif outcome == "lost":
-                passed, k = passed + 1, 0
+            elif outcome in ("lost", "none"):
+                passed, k = passed + (outcome == "lost"), 0
             else:
                 break
+        with self._store.write():
+            self._store.forget_told(group_id, last)
         return passed
 
-    def hear(self, group_id: bytes, k: int, value: bytes) -> bool:
-        """A member says that this value won gate *k* of our epoch. Whether it could be taken at its word.
-
-        False when only the gate itself can tell: a commit of ours waits there too, or gates before it were void.
-        """
-        if k != 0 or self._store.pending(group_id) is not None:
-            return False
-        with self._vault.work() as core:
-            self._vault.use(DEVICE_SCOPE, PACKAGES_SCOPE, group_id)
-            outcome = self._follow(core, group_id, k, core.gate_name(group_id, k), value, tell=False)
-            return outcome != "void"
+    def _look(self, group_id: bytes, epoch: int, k: int, name: bytes, stands: bytes, *, tell: bool) -> Outcome:
+        """Apply what stands in a gate; "none" when the group has left that epoch meanwhile."""
+        try:
+            with self._vault.work() as core:
+                self._vault.use(DEVICE_SCOPE, PACKAGES_SCOPE, group_id)
+                if core.group(group_id).epoch != epoch:
+                    return "none"
+                return self._follow(core, group_id, k, name, stands, tell=tell)
+        except CoreTrapped:
+            return self._trapped(group_id)
 
     def _follow(self, core: Core, group_id: bytes, k: int, name: bytes, value: bytes, *, tell: bool = True) -> Outcome:
         """Apply a value that is not ours. "lost": it was applied."""
@@ -240,7 +239,7 @@ class Gates:
         ]
 
     def _tell_of_members(self, group: Group, applied: Applied) -> None:
-        """A person is told when a contact has another device or another key. Source: PROTOCOL, "Accounts"."""
+        """A person is told when a contact has another device or another key. Source: docs/protocol/groups.md."""
         members: dict[bytes, Member] = {member.account_id: member for member in (*applied.added, *applied.updated)}
         for account, member in members.items():
             if self._vault.learn(member):

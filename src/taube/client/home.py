@@ -5,7 +5,7 @@ along: the inode of the database, and inode, birth and last change of a file tha
 database holds the stamp, so a copy finds that it does not fit. A home that was moved within its file system keeps it.
 (What no program can see from inside, a snapshot of the whole machine, is not told apart.)
 
-This file does not know what is in the database. Source: PROTOCOL, "State on the device".
+This file does not know what is in the database. Source: docs/protocol/device.md, "State".
 """
 
 import asyncio

@@ -5,7 +5,7 @@
            → or set aside, bounded, and tried again after each change of epoch
 
 After the transaction the envelope may be acknowledged: it is stored, a duplicate, junk, or set aside. This file starts
-no network traffic; work that needs the network is left as a chore. Source: PROTOCOL, "Envelopes", "Groups".
+no network traffic; work that needs the network is left as a chore. Source: docs/protocol/device.md, DEV-02; docs/protocol/groups.md.
 """
 
 import hashlib
@@ -150,9 +150,8 @@ class Inbox:
         if received.kind == "content":
             self._take_content(group, received)
         elif received.kind in ("commit", "look_at_gate") and group.standing == "current":
-            heard = received.kind == "commit" and self._gates.hear(group.id, received.k, received.gate_value)
-            if not heard:
-                self._store.add_chore("walk", group.id, b"", self._vault.now_ms())
+            self._store.put_told(group.id, received.epoch, received.k, received.gate_value)
+            self._store.add_chore("walk", group.id, b"", self._vault.now_ms())
 
     def _open_from_stranger(self, address: Address, body: bytes) -> bool:
         self._vault.use_keys()

@@ -5,7 +5,7 @@
     send       pipelined on the anonymous "send" connection; the same bytes again until every address has answered
 
 One process at a time sends (a file lock), for all processes of the home, so that what was queued first leaves first.
-Source: PROTOCOL, "Envelopes", "Groups", "Rejoining, gaps".
+Source: docs/protocol/device.md, "Sending".
 """
 
 import asyncio
@@ -276,7 +276,7 @@ class Outbox:
             self._store.note("changed", row.chat, row.message)
 
     def _give_up(self, row: Outgoing) -> None:
-        """It could not be delivered for 30 days. Source: PROTOCOL, "Rejoining, gaps"."""
+        """It could not be delivered for 30 days. Source: DEV-12."""
         self._finish(row, row.kept)
 
 

@@ -4,7 +4,7 @@
     grant       remove the device's old leaf and add its new one in one commit; only for accounts that are in the group
     succeed     a new MLS group for the same chat; of several, the lowest SHA-256 of the group id wins
 
-Everything here is a chore of the store: it goes on after a crash. Source: PROTOCOL, "Gates", "Rejoining, gaps".
+Everything here is a chore of the store: it goes on after a crash. Source: docs/protocol/device.md, "Coming back".
 """
 
 import hashlib

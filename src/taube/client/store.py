@@ -6,7 +6,7 @@ something holds the one write lock from before it read until it stored (`BEGIN I
 the same state; `data_version` tells a process that another one wrote.
 
 It keeps rows and knows their shapes. It does not know what MLS rows contain, what a content means, or the network.
-The only importer of apsw. Source: PROTOCOL, "State on the device".
+The only importer of apsw. Source: docs/protocol/device.md, "State".
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -76,6 +76,8 @@ CREATE TABLE pending (group_id BLOB PRIMARY KEY, epoch INTEGER NOT NULL, k INTEG
                       at_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE passed (group_id BLOB PRIMARY KEY, epoch INTEGER NOT NULL, k INTEGER NOT NULL, name BLOB NOT NULL,
                      value BLOB NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE told (n INTEGER PRIMARY KEY AUTOINCREMENT, group_id BLOB NOT NULL, epoch INTEGER NOT NULL, k INTEGER NOT NULL,
+                   value BLOB NOT NULL);
 CREATE TABLE grants (device BLOB, chat BLOB, at_ms INTEGER NOT NULL, PRIMARY KEY (device, chat)) WITHOUT ROWID;
 CREATE TABLE chores (n INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, subject BLOB NOT NULL,
                      payload BLOB NOT NULL, made_ms INTEGER NOT NULL, due_ms INTEGER NOT NULL,
@@ -196,6 +198,16 @@ class Passed(NamedTuple):
     name: bytes
     value: bytes
     at_ms: int
+
+
+class Told(NamedTuple):
+    """A member said that gate *k* of this epoch holds *value* (empty: too large to be said)."""
+
+    n: int
+    group_id: bytes
+    epoch: int
+    k: int
+    value: bytes
 
 
 class Chore(NamedTuple):
@@ -531,6 +543,16 @@ class Store:
 
     def passed(self, group_id: bytes) -> Passed | None:
         return self._one(Passed, "SELECT * FROM passed WHERE group_id = ?", group_id)
+
+    def put_told(self, group_id: bytes, epoch: int, k: int, value: bytes) -> None:
+        self._run("INSERT INTO told (group_id, epoch, k, value) VALUES (?, ?, ?, ?)", group_id, epoch, k, value)
+
+    def told(self, group_id: bytes) -> list[Told]:
+        """What members said about the gates of a group, oldest first."""
+        return self._all(Told, "SELECT * FROM told WHERE group_id = ? ORDER BY n", group_id)
+
+    def forget_told(self, group_id: bytes, upto: int) -> None:
+        self._run("DELETE FROM told WHERE group_id = ? AND n <= ?", group_id, upto)
 
     def granted_ms(self, device: bytes, chat: bytes) -> int | None:
         """When a rejoin was last granted to this device."""

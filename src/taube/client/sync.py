@@ -7,7 +7,7 @@
 
 Any number of processes may run an engine on the same home. The one with the device lock has the mailbox; it protects
 nothing before it has caught up. The others send at once. Events are read from the journal that each transaction
-writes, after its commit, so all processes announce the same. Source: PROTOCOL, "State on the device".
+writes, after its commit, so all processes announce the same. Source: docs/protocol/device.md, "State".
 """
 
 import asyncio
@@ -169,7 +169,8 @@ class Engine:
         if chore.kind == "walk":
             if group is not None:
                 await self.gates.walk(group.id)
-            self._forget(chore)
+            if not self.store.told(chore.subject):
+                self._forget(chore)
         elif chore.kind == "update":
             if group is not None:
                 await self.gates.change(group.id, self._with_new_address(group.chat))

@@ -495,7 +495,7 @@ class Transport:
         """The link for *purpose* ("send", "gate", "keys", "register", …), opened when there is none that lives.
 
         Purposes never share a link, and a link carries nothing that says who opened it. Raises TransportError.
-        Source: PROTOCOL, "Keeping apart what must not be linked".
+        Source: docs/protocol/device.md, DEV-50.
         """
         async with self._opening.setdefault(purpose, asyncio.Lock()):
             link = self._anonymous.get(purpose)

@@ -7,7 +7,7 @@
 
 An exception rolls back and unloads the core, so that no later call can build on state that was never stored. Nothing
 may leave for the network before `work` was left. It knows neither what the calls are for nor the network.
-Source: PROTOCOL, "State on the device".
+Source: docs/protocol/device.md, DEV-01.
 """
 
 from collections.abc import Callable, Iterator

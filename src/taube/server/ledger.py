@@ -5,7 +5,7 @@ tests/test_ledger.py fails when one does not. Adding an entry is a decision abou
 docs/privacy-ledger.md, which `render_ledger` generates from here, and usually the threat model.
 
 This file knows no engine and no column names; the stores name the entry beside each column.
-Source: DESIGN.md §3, docs/privacy-ledger.md.
+Source: docs/privacy-ledger.md.
 """
 
 from dataclasses import dataclass

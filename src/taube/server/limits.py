@@ -9,7 +9,7 @@ are forgotten when their bucket is full again, at most ten minutes after they we
 source: behind it stands the operator or a proxy, and everyone would share one bucket. This file keeps nothing on disk
 and knows no clock.
 
-Source: docs/protocol/connection.md, "Limits"; DESIGN.md §3.
+Source: docs/protocol/delivery.md, DEL-24; docs/operating.md.
 """
 
 from collections.abc import Hashable
