@@ -231,7 +231,7 @@ class TableStore(Protocol):
     """Runs jobs over the tables, off the event loop."""
 
     def write(self, job: Callable[[Tables], Any], done: Outcome) -> None:
-        """Run *job* in a transaction; *done* after it is durable.
+        """Run *job* in a transaction; *done* after it is durable. The store may undo a job and run it again.
 
         A WireError that the job raises undoes the job and reaches *done*; any other exception reaches it as INTERNAL
         (and is logged once); a failing disk as STORAGE; a full queue, at once, as BUSY.

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import apsw
@@ -220,3 +221,45 @@ def test_look_ups_by_key_use_an_index(sqlite: SqliteEngine) -> None:
         plan = [row[3] for row in db.execute("EXPLAIN QUERY PLAN " + sql, values)]
         assert not [step for step in plan if step.startswith("SCAN") and step.split()[1] in ("envelope", "held")], plan
     assert create_sql()
+
+
+@spec("DEL-25")
+def test_a_damaged_page_stops_those_who_need_it_and_nobody_else(tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "taube.db")
+    queue = device(engine).queue
+    gates = [GateName(each.to_bytes(32, "big")) for each in range(60)]
+    engine.write(lambda t: [t.claim_gate(gate, bytes(900), 1) for gate in gates])
+    engine.store._writing.pragma("wal_checkpoint", "TRUNCATE")
+    leaf = engine.store._looking.execute(
+        "SELECT max(pageno) FROM dbstat WHERE name = 'gate' AND pagetype = 'leaf'"
+    ).fetchone()
+    assert leaf is not None
+    engine.close()
+    with engine.path.open("r+b") as file:
+        file.seek((leaf[0] - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    engine = SqliteEngine(tmp_path / "taube.db")
+    answers: list[object] = []
+
+    def begin(done: Callable[..., None]) -> None:
+        for gate in gates:
+            engine.store.write(
+                lambda t, gate=gate: t.claim_gate(gate, b"other", 1),  # type: ignore[misc]
+                lambda value, error: answers.append(error.kind if error else value),
+            )
+        engine.store.submit(rows(queue, 1, 3), [], done)
+
+    engine.wait(begin)
+    engine.write(lambda t: None)
+    assert len(answers) == len(gates)
+    assert set(answers) == {bytes(900), STORAGE}, engine.problems[:3]
+    assert bodies(engine, queue) == [b"1", b"2", b"3"]
+    engine.close()
+
+
+def test_a_bug_in_a_batch_fails_that_batch_and_the_writer_goes_on(sqlite: SqliteEngine) -> None:
+    queue = device(sqlite).queue
+    broken = [row._replace(hour=object()) for row in rows(queue, 1, 1)]  # type: ignore[arg-type]
+    assert sqlite.submit(broken) is False
+    assert sqlite.submit(rows(queue, 2, 2)) is True
+    assert len(sqlite.problems) == 1

@@ -112,6 +112,10 @@ class Parcel:
         self.due = 0.0
 
 
+_NO_FLIGHTS: Final[deque[Parcel]] = deque(maxlen=0)
+"""What mailboxes share that never had a flight on their link: an empty deque takes 600 bytes."""
+
+
 class Mailbox:
     """State of one mailbox in memory; see the module's head. Everything in it can be loaded again when it is `idle`."""
 
@@ -127,7 +131,7 @@ class Mailbox:
         self.loading = True
         self.gone = False
         self.waiting: list[Parcel] = []  # arrived while loading
-        self.revoked: set[bytes] = set()
+        self.revoked: frozenset[bytes] = frozenset()
         self.top = 0  # highest sequence given out
         self.settled = 0  # sequences up to here are committed, or failed
         self.forgotten = 0  # sequences up to here were acknowledged: deleted, or about to be
@@ -141,7 +145,7 @@ class Mailbox:
         self.fetching = False
         self.caught_up_at: int | None = None  # say CaughtUp when the cursor has come here
         self.delivered = 0  # last delivery number on this link
-        self.flights: deque[Parcel] = deque()  # delivered on this link, not acknowledged; by number
+        self.flights = _NO_FLIGHTS  # delivered on this link, not acknowledged; by number
         self.flying_bytes = 0
         self.live = 0  # how many of the flights are live
         self.slow = False  # the last live envelope was not acknowledged in time: store at once
@@ -308,7 +312,7 @@ class Mailboxes:
         """A serial was revoked (call after it is durable)."""
         mailbox = self._mailboxes.get(mailbox_id)
         if mailbox is not None:
-            mailbox.revoked.add(serial)
+            mailbox.revoked |= {serial}
 
     def ended(self, queues: Iterable[QueueNumber]) -> None:
         """These devices are no more (call after it is durable): their links end, what is under way to them is gone."""
@@ -322,7 +326,7 @@ class Mailboxes:
         mailbox = self._mailboxes.pop(before, None)
         if mailbox is not None:
             mailbox.id = after
-            mailbox.revoked.clear()
+            mailbox.revoked = frozenset()
             self._mailboxes[after] = mailbox
 
     def stale(self, queues: Iterable[QueueNumber] | None = None) -> None:
@@ -391,6 +395,8 @@ class Mailboxes:
 
     def _fly(self, mailbox: Mailbox, link: Link, parcel: Parcel) -> None:
         mailbox.delivered = parcel.number = mailbox.delivered + 1
+        if mailbox.flights is _NO_FLIGHTS:
+            mailbox.flights = deque()
         mailbox.flights.append(parcel)
         mailbox.flying_bytes += parcel.size
         link.deliver(parcel.number, parcel.serial, parcel.body)
@@ -513,7 +519,7 @@ class Mailboxes:
             mailbox.queue = row.queue
             self._by_queue[row.queue] = mailbox
             mailbox.top = mailbox.settled = row.top
-            mailbox.revoked.update(row.revoked)
+            mailbox.revoked |= row.revoked
             mailbox.held = {serial: [count, size] for serial, (count, size) in row.held.items()}
             mailbox.envelopes = sum(count for count, _ in row.held.values())
             mailbox.stored_bytes = sum(size for _, size in row.held.values())
@@ -596,7 +602,7 @@ class Mailboxes:
         mailbox.fetching = False
         mailbox.caught_up_at = None
         mailbox.cursor = mailbox.delivered = mailbox.flying_bytes = 0
-        mailbox.flights.clear()
+        mailbox.flights = _NO_FLIGHTS
         mailbox.slow = False
 
     def _end(self, mailbox: Mailbox) -> None:

@@ -584,6 +584,15 @@ class _Job(NamedTuple):
     done: Outcome
 
 
+class _DamagedPage(Exception):
+    """A job met a damaged page of the file."""
+
+    def __init__(self, job: _Job, error: apsw.Error) -> None:
+        super().__init__()
+        self.job = job
+        self.error = error
+
+
 _STORAGE_RETRY_MS: Final = 2_000
 
 
@@ -637,8 +646,8 @@ class SqliteStore:
         self._removed: set[int] = set()
         self._data_version = self._writing.pragma("data_version")
         self._threads = [
-            threading.Thread(target=self._write_loop, name="taube-writer"),
-            threading.Thread(target=self._read_loop, name="taube-reader"),
+            threading.Thread(target=self._write_loop, name="taube-writer", daemon=True),
+            threading.Thread(target=self._read_loop, name="taube-reader", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -680,7 +689,7 @@ class SqliteStore:
         def run() -> Callable[[], None]:
             try:
                 rows = self._load(wanted)
-            except apsw.Error as error:
+            except Exception as error:
                 return self._failed("looking up mailboxes", error, lambda: done(None))
             return lambda: done(rows)
 
@@ -697,7 +706,7 @@ class SqliteStore:
         def run() -> Callable[[], None]:
             try:
                 envelopes, more = self._fetch(queue, after, count, size_bytes)
-            except apsw.Error as error:
+            except Exception as error:
                 return self._failed("reading a queue", error, lambda: done(None, False))
             return lambda: done(envelopes, more)
 
@@ -803,34 +812,47 @@ class SqliteStore:
     def _commit(
         self, submissions: list[_Submission], jobs: list[_Job], deletes: dict[int, int]
     ) -> list[Callable[[], None]]:
+        """Everything in one transaction; the answers, to be called on the event loop."""
+        size = sum(each.size for each in submissions)
+        damaged: list[Callable[[], None]] = []
+        began = time.monotonic()
+        while True:
+            try:
+                rows, answers = self._transact(submissions, jobs, deletes)
+                break
+            except _DamagedPage as damage:  # it stops those who need it, and nobody else: once more without this job
+                self._roll_back()
+                jobs = [job for job in jobs if job is not damage.job]
+                answer = _answer_failed(damage.job, damage.error)
+                damaged.append(self._failed("reading a damaged page", damage.error, answer))
+            except Exception as error:  # whatever it is, the callers hear it and the writer goes on
+                self._roll_back()
+                with self._lock:
+                    self._merge_deletes(deletes)
+                failed = [_answer_failed(job, error) for job in jobs]
+                failed += [_answer_stored(each, False) for each in submissions]
+                nothing = self._failed("writing", error, lambda: self._written(size, 0, 0.0))
+                return [nothing, *damaged, *failed]
+        took = time.monotonic() - began
+        stored = [_answer_stored(each, True) for each in submissions]
+        return [lambda: self._written(size, rows, took), *damaged, *stored, *answers]
+
+    def _transact(
+        self, submissions: list[_Submission], jobs: list[_Job], deletes: dict[int, int]
+    ) -> tuple[int, list[Callable[[], None]]]:
         tables, execute = self._write_tables, self._writing.execute
         answers: list[Callable[[], None]] = []
-        size = sum(each.size for each in submissions)
-        began = time.monotonic()
-        ended_queues: set[int] = set()
-        try:
-            execute("BEGIN IMMEDIATE")
-            rows = self._insert([row for each in submissions for row in each.rows])
-            self._delete(deletes)
-            for job in jobs:
-                tables.removed.clear()
-                answers.append(self._run(job, tables))
-                ended_queues |= tables.removed
-            execute("COMMIT")
-        except (apsw.Error, MemoryError) as error:
-            self._roll_back()
-            with self._lock:
-                self._merge_deletes(deletes)
-            failed = [_answer_failed(job, error) for job in jobs]
-            failed += [_answer_stored(each, False) for each in submissions]
-            return [self._failed("writing", error, lambda: None), lambda: self._written(size, 0, 0.0), *failed]
-        self._removed |= ended_queues
-        took = time.monotonic() - began
-        return [
-            lambda: self._written(size, rows, took),
-            *(_answer_stored(each, True) for each in submissions),
-            *answers,
-        ]
+        ended: set[int] = set()
+        execute("BEGIN IMMEDIATE")
+        rows = self._insert([row for each in submissions for row in each.rows])
+        self._delete(deletes)
+        for job in jobs:
+            tables.removed.clear()
+            answers.append(self._run(job, tables))
+            ended |= tables.removed
+        execute("COMMIT")
+        self._removed |= ended
+        return rows, answers
 
     def _insert(self, rows: list[EnvelopeRow]) -> int:
         removed = self._removed
@@ -858,6 +880,8 @@ class SqliteStore:
         except apsw.ConstraintError as error:
             self._undo_job()
             return self._failed("a job", error, lambda: done(None, WireError(INTERNAL)))
+        except apsw.CorruptError as error:
+            raise _DamagedPage(job, error) from error
         except apsw.Error:
             raise
         except WireError as refusal:
