@@ -55,6 +55,8 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: -"):
+            message += " (put -- before a text that starts with a dash)"
         self.exit(EX_USAGE, f"taube: {message}; see `{self.prog} --help`.\n")
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from taube.client.account import Account
+from taube.client.content import MAX_TEXT_BYTES
 from taube.client.errors import EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, UserError
 from taube.client.events import Connected, Disconnected, Message
-from taube.terminal import Terminal, json_line, qr_code, safe_line, safe_text
+from taube.terminal import Terminal, qr_code, safe_line, safe_text
 
 SEND_TIMEOUT_S: Final = 20.0
 """How long `taube send` waits until the message is kept, before it says that it is queued."""
@@ -58,7 +59,7 @@ async def _me(options: argparse.Namespace, terminal: Terminal) -> int:
     async with _open(options, terminal, live=False) as me:
         link = me.contact_link()
         if options.json:
-            terminal.line(json_line({"id": me.id, "name": me.name, "server": me.server, "contact_link": link}))
+            terminal.json({"id": me.id, "name": me.name, "server": me.server, "contact_link": link})
             return 0
         terminal.line(f"name          {terminal.bold(safe_line(me.name))}")
         terminal.line(f"server        {safe_line(me.server)}")
@@ -76,7 +77,7 @@ async def _knows(options: argparse.Namespace, terminal: Terminal) -> int:
             facts = await me.knows()
     for fact in facts:
         if options.json:
-            terminal.line(json_line({"entry": fact.entry, "value": fact.value}))
+            terminal.json({"entry": fact.entry, "value": fact.value})
         else:
             terminal.line(f"{terminal.bold(safe_line(fact.entry))}: {safe_line(fact.value)}")
     return 0
@@ -114,7 +115,7 @@ async def _chats(options: argparse.Namespace, terminal: Terminal) -> int:
             if options.json:
                 record: dict[str, object] = {"chat": chat.id, "name": chat.name, "kind": chat.kind}
                 record |= {"state": chat.state, "unread": chat.unread, "last_at": last_at}
-                terminal.line(json_line(record))
+                terminal.json(record)
                 continue
             notes: list[str] = [chat.state] if chat.state != "open" else []
             notes += [f"{chat.unread} unread"] if chat.unread else []
@@ -179,8 +180,12 @@ async def _send(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _text_from_input(terminal: Terminal) -> str:
-    terminal.hint("Write the text; Ctrl-D ends it.") if terminal.can_ask else None
-    return terminal.inp.read().removesuffix("\n")
+    if terminal.can_ask:
+        terminal.hint("Write the text; Ctrl-D ends it.")
+    try:
+        return terminal.inp.read(MAX_TEXT_BYTES + 2).removesuffix("\n")
+    except UnicodeDecodeError:
+        raise UserError("The text is not valid UTF-8.", EX_DATAERR) from None
 
 
 def _as_unicode(text: str) -> str:
@@ -225,7 +230,7 @@ async def _tell_connection(me: Account, terminal: Terminal) -> None:
 def _print_json(message: Message, terminal: Terminal) -> None:
     record: dict[str, object] = {"id": message.id, "chat": message.chat, "from": message.sender}
     record |= {"sent_at": _iso(message.sent_at_ms), "kind": message.kind, "text": message.text}
-    terminal.line(json_line(record))
+    terminal.json(record)
 
 
 def _print_message(message: Message, terminal: Terminal) -> None:

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from taube.terminal import Terminal, json_line
+from taube.terminal import Terminal
 
 
 def run(name: str, options: argparse.Namespace, terminal: Terminal) -> int:
@@ -55,5 +55,5 @@ def _admin(options: argparse.Namespace, terminal: Terminal) -> int:
         admin.remove(data, options.account)
     else:
         for fact in admin.knows(data, options.account):
-            terminal.line(json_line({"entry": fact.entry, "value": fact.value}))
+            terminal.json({"entry": fact.entry, "value": fact.value})
     return 0

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import unicodedata
+from io import TextIOWrapper
 from types import TracebackType
 from typing import Final, TextIO
 
@@ -66,6 +67,9 @@ class Terminal:
         self.err = err or sys.stderr
         self.inp = inp or sys.stdin
         self.plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+        for stream in (self.out, self.err):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="replace")
 
     @property
     def is_out_terminal(self) -> bool:
@@ -80,6 +84,11 @@ class Terminal:
     def line(self, text: str = "") -> None:
         """One line to *out*, at once."""
         print(text, file=self.out, flush=True)
+
+    def json(self, record: dict[str, object]) -> None:
+        """*record* as one line of JSON to *out*, at once, in whatever encoding *out* has."""
+        encoding = (getattr(self.out, "encoding", None) or "utf-8").lower()
+        self.line(json_line(record) if encoding.startswith("utf") else json.dumps(record, separators=(",", ":")))
 
     def hint(self, text: str) -> None:
         """One line to *err* that a person may want to know; nothing in a pipe."""

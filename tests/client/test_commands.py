@@ -206,6 +206,20 @@ def test_send_refuses_to_send_nothing(account: FakeAccount) -> None:
     assert account.sent == []
 
 
+def test_a_terminal_of_another_encoding_gets_valid_json_and_readable_text(account: FakeAccount) -> None:
+    account.all[0].name = "Åsa"
+    for words, expected in ((["chats", "--json"], b'"name":"\\u00c5sa"'), (["chats"], b"?sa")):
+        raw = io.BytesIO()
+        terminal = Terminal(io.TextIOWrapper(raw, encoding="ascii"), io.StringIO(), io.StringIO())
+        assert cli.run(cli.parse(words), terminal) == 0
+        assert expected in raw.getvalue()
+
+
+def test_bytes_that_are_no_text_are_refused(account: FakeAccount) -> None:
+    terminal = Terminal(io.StringIO(), io.StringIO(), io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), encoding="utf-8"))
+    assert cli.run(cli.parse(["send", "alice"]), terminal) == 65
+
+
 def test_verify_prints_sixty_digits_in_groups(account: FakeAccount) -> None:
     code, out, _ = run("verify", "alice")
     assert code == 0
