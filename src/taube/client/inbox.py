@@ -5,7 +5,8 @@
            → or set aside, bounded, and tried again after each change of epoch
 
 After the transaction the envelope may be acknowledged: it is stored, a duplicate, junk, or set aside. This file starts
-no network traffic; work that needs the network is left as a chore. Source: docs/protocol/device.md, DEV-02; docs/protocol/groups.md.
+no network traffic; work that needs the network is left as a chore.
+Source: docs/protocol/device.md, DEV-02; docs/protocol/groups.md.
 """
 
 import hashlib
