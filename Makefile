@@ -4,12 +4,14 @@
 # make test     everything that CI runs: format, lint, types and tests (under 10 minutes on 2 cores)
 # make check    the same without the tests that start real servers (about a minute)
 # make test-slow   the long random runs, before anything is called done
+# make bench    measures what the server costs and writes bench/results.json
+# make chaos    faults for ten minutes: crashes, cut connections, full disks; says what was broken
 # make docs     writes the generated tables and vectors anew
 # make lock     writes the locked requirements anew (needs uv)
 # make clean    removes what can be made again (.venv/, caches, the server of make run)
 
 .POSIX:
-.PHONY: help setup dev run test check test-slow docs lock clean lint
+.PHONY: help setup dev run test check test-slow bench chaos docs lock clean lint
 
 BIN = .venv/bin
 WITH_PATH = PATH="$$PWD/$(BIN):$$PATH"
@@ -39,6 +41,12 @@ check: lint
 
 test-slow: lint
 	@echo "All tests, the long random ones too …" && TAUBE_HYPOTHESIS=slow $(WITH_PATH) $(BIN)/python -m pytest -n 2 --slow --timeout 3600
+
+bench: dev
+	@$(BIN)/python -m bench
+
+chaos: dev
+	@$(BIN)/python -m tests.chaos --minutes 10
 
 docs: dev
 	@$(BIN)/python scripts/generate_vectors.py
