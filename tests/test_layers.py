@@ -22,6 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.gateway.hub",),
     ("server.gateway.connection",),
     ("server.stores.sqlite", "server.stores.memory", "server.secrets", "server.ops.observe", "server.pages"),
+    ("server.stores.tables", "server.stores.schema"),
     ("server.services.*",),
     ("server.limits",),
     ("server.ports",),

@@ -8,7 +8,8 @@ import pytest
 from taube.server import ledger
 from taube.server.ledger import LEDGER, Entry, render_ledger
 from taube.server.ops import observe, workers
-from taube.server.stores.sqlite import SCHEMA, SqliteSettings, prepare, transaction
+from taube.server.stores.schema import SCHEMA
+from taube.server.stores.sqlite import SqliteSettings, prepare, transaction
 from taube.wire.messages import GateName
 from tests.canaries import scan_for
 from tests.spec import spec

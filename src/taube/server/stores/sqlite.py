@@ -13,8 +13,6 @@ one row. SQLite lets go of the interpreter lock around each step, and getting it
 to the switch interval: measured with a busy second thread, 1,440 µs for each row inserted by `executemany`, 60 µs by
 statements of 256 rows.
 
-An envelope is one row under a single integer: queue number * 2^32 + sequence.
-
 The one importer of `apsw` on the server; it brings its own SQLite, the same on every machine. Other processes
 (`taube admin`) may write the file at the same time. Source: docs/protocol/delivery.md, DEL-10, DEL-11.
 """
@@ -31,13 +29,8 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
-from taube.server import ledger
-from taube.server.ledger import Entry
 from taube.server.ports import (
-    AccountRow,
-    DeviceRow,
     EnvelopeRow,
-    InvitationRow,
     MailboxId,
     MailboxRow,
     Outcome,
@@ -46,12 +39,11 @@ from taube.server.ports import (
     StoreUnusable,
     Tables,
 )
+from taube.server.stores import schema
+from taube.server.stores.schema import APPLICATION_ID, create_sql
+from taube.server.stores.tables import LOW, SqliteTables
 from taube.wire.errors import BUSY, INTERNAL, STORAGE, WireError
-from taube.wire.messages import AccountId, DeviceId, GateName, Serial
-
-SCHEMA_VERSION: Final = 1
-APPLICATION_ID: Final = 0x7A0BE001
-_LOW: Final = 0xFFFF_FFFF
+from taube.wire.messages import Serial
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,124 +64,6 @@ class SqliteSettings:
     """How often an idle writer looks whether another process has written the file."""
 
 
-# ---------------------------------------------------------------- schema
-
-
-class Column(NamedTuple):
-    """A column, its SQL, and the ledger entry that permits it."""
-
-    name: str
-    sql: str
-    entry: Entry
-
-
-class Table(NamedTuple):
-    """A table; *tail* is its key, *without_rowid* how it is laid out."""
-
-    name: str
-    columns: tuple[Column, ...]
-    tail: str = ""
-    without_rowid: bool = True
-
-
-SCHEMA: Final = (
-    Table(
-        "account",
-        (
-            Column("account", "BLOB PRIMARY KEY", ledger.ACCOUNT),
-            Column("genesis", "BLOB NOT NULL", ledger.ACCOUNT),
-            Column("device_list", "BLOB NOT NULL", ledger.ACCOUNT),
-            Column("counter", "INTEGER NOT NULL", ledger.ACCOUNT),
-            Column("created_month", "INTEGER NOT NULL", ledger.ACCOUNT_MONTHS),
-            Column("used_month", "INTEGER NOT NULL", ledger.ACCOUNT_MONTHS),
-        ),
-    ),
-    Table(
-        "device",
-        (
-            Column("queue", "INTEGER PRIMARY KEY AUTOINCREMENT", ledger.DEVICE),
-            Column("account", "BLOB NOT NULL", ledger.DEVICE),
-            Column("device", "BLOB NOT NULL", ledger.DEVICE),
-            Column("login_key", "BLOB NOT NULL", ledger.DEVICE),
-            Column("mailbox", "BLOB NOT NULL UNIQUE", ledger.DEVICE),
-            Column("remint", "INTEGER NOT NULL DEFAULT 0", ledger.DEVICE),
-        ),
-        "UNIQUE (account, device)",
-        without_rowid=False,
-    ),
-    Table(
-        "revoked",
-        (
-            Column("queue", "INTEGER NOT NULL", ledger.REVOKED_SERIAL),
-            Column("serial", "BLOB NOT NULL", ledger.REVOKED_SERIAL),
-        ),
-        "PRIMARY KEY (queue, serial)",
-    ),
-    Table(
-        "invitation",
-        (
-            Column("hash", "BLOB PRIMARY KEY", ledger.INVITATION),
-            Column("uses_left", "INTEGER NOT NULL", ledger.INVITATION),
-            Column("expires_at_ms", "INTEGER NOT NULL", ledger.INVITATION),
-        ),
-    ),
-    Table(
-        "key_package",
-        (
-            Column("queue", "INTEGER NOT NULL", ledger.KEY_PACKAGE),
-            Column("suite", "INTEGER NOT NULL", ledger.KEY_PACKAGE),
-            Column("last_resort", "INTEGER NOT NULL", ledger.KEY_PACKAGE),
-            Column("place", "INTEGER NOT NULL", ledger.KEY_PACKAGE),
-            Column("day", "INTEGER NOT NULL", ledger.KEY_PACKAGE),
-            Column("package", "BLOB NOT NULL", ledger.KEY_PACKAGE),
-        ),
-        "PRIMARY KEY (queue, suite, last_resort, place)",
-    ),
-    Table(
-        "gate",
-        (
-            Column("name", "BLOB PRIMARY KEY", ledger.GATE),
-            Column("day", "INTEGER NOT NULL", ledger.GATE),
-            Column("value", "BLOB NOT NULL", ledger.GATE),
-        ),
-    ),
-    Table(
-        "envelope",
-        (
-            Column("key", "INTEGER PRIMARY KEY", ledger.ENVELOPE),
-            Column("serial", "BLOB NOT NULL", ledger.ENVELOPE),
-            Column("hour", "INTEGER NOT NULL", ledger.ENVELOPE),
-            Column("body", "BLOB NOT NULL", ledger.ENVELOPE),
-        ),
-        without_rowid=False,
-    ),
-    Table(
-        "fact",
-        (
-            Column("name", "TEXT PRIMARY KEY", ledger.SERVER),
-            Column("value", "BLOB NOT NULL", ledger.SERVER),
-        ),
-    ),
-)
-"""The newest schema."""
-
-INDEXES: Final = ("CREATE INDEX gate_by_day ON gate (day)",)
-
-
-def create_sql() -> list[str]:
-    """The statements that make the newest schema in an empty file."""
-    statements = []
-    for table in SCHEMA:
-        parts = [f"{column.name} {column.sql}" for column in table.columns] + ([table.tail] if table.tail else [])
-        layout = " WITHOUT ROWID" if table.without_rowid else ""
-        statements.append(f"CREATE TABLE {table.name} ({', '.join(parts)}){layout}")
-    return [*statements, *INDEXES]
-
-
-UPGRADES: Final[dict[int, tuple[str, ...]]] = {}
-"""Schema version -> statements that lead to the next one."""
-
-
 # ---------------------------------------------------------------- statements for many rows
 
 
@@ -206,10 +80,10 @@ def _delete_sql(ranges: int) -> str:
 
 def _load_sql(mailboxes: int) -> str:
     wanted = ", ".join(f"({place}, ?)" for place in range(mailboxes))
-    mine = f"key BETWEEN device.queue << 32 AND (device.queue << 32) + {_LOW}"
+    mine = f"key BETWEEN device.queue << 32 AND (device.queue << 32) + {LOW}"
     return (
         f"WITH wanted (place, mailbox) AS (VALUES {wanted}) SELECT json_group_array(json_array(place, queue,"
-        f" coalesce((SELECT max(key) & {_LOW} FROM envelope WHERE {mine}), 0),"
+        f" coalesce((SELECT max(key) & {LOW} FROM envelope WHERE {mine}), 0),"
         f" (SELECT json_group_array(json_array(hex(serial), envelopes, size)) FROM"
         "   (SELECT serial, count(*) AS envelopes, sum(length(body)) AS size FROM envelope"
         f"   WHERE {mine} GROUP BY serial)),"
@@ -221,7 +95,7 @@ def _load_sql(mailboxes: int) -> str:
 _FETCH_SQL: Final = f"""
     WITH near AS (SELECT key, length(body) AS size FROM envelope WHERE key > ?1 AND key <= ?2 ORDER BY key LIMIT ?3 +
     1), fitting AS (SELECT key, row_number() OVER (ORDER BY key) AS place, sum(size) OVER (ORDER BY key) AS total FROM
-    near) SELECT (SELECT count(*) FROM near), group_concat( (held.key & {_LOW}) || ' ' || hex(held.serial) || ' ' ||
+    near) SELECT (SELECT count(*) FROM near), group_concat( (held.key & {LOW}) || ' ' || hex(held.serial) || ' ' ||
     hex(held.body), ',' ORDER BY held.key) FROM fitting CROSS JOIN envelope AS held ON held.key = fitting.key WHERE
     place <= ?3 AND (total <= ?4 OR place = 1)
 """
@@ -242,243 +116,6 @@ def _padded(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
         group = list(items[at : at + size])
         yield group + [group[-1]] * (size - len(group))
         at += size
-
-
-# ---------------------------------------------------------------- tables
-
-
-class SqliteTables(Tables):
-    """`ports.Tables` over one connection, inside a transaction that others begin and end."""
-
-    def __init__(self, connection: apsw.Connection) -> None:
-        self._execute = connection.execute
-        self._changes = connection.changes
-        self.removed: set[int] = set()
-        """Queues that were removed; whoever runs a job empties it before and looks after."""
-
-    def _one(self, sql: str, *values: Any) -> Any:
-        return self._execute(sql, values).fetchone()
-
-    # accounts and devices
-
-    def account(self, account: AccountId) -> AccountRow | None:
-        row = self._one(
-            "SELECT account, genesis, device_list, counter, created_month, used_month FROM account WHERE account = ?",
-            account,
-        )
-        return AccountRow(*row) if row else None
-
-    def add_account(self, row: AccountRow) -> None:
-        self._execute("INSERT INTO account VALUES (?, ?, ?, ?, ?, ?)", row)
-
-    def replace_list(self, account: AccountId, device_list: bytes, counter: int) -> None:
-        self._execute(
-            "UPDATE account SET device_list = ?, counter = ? WHERE account = ?", (device_list, counter, account)
-        )
-
-    def touch_account(self, account: AccountId, month: int) -> None:
-        self._execute("UPDATE account SET used_month = ? WHERE account = ?", (month, account))
-
-    def remove_account(self, account: AccountId) -> None:
-        self._execute("DELETE FROM account WHERE account = ?", (account,))
-
-    def unused_accounts(self, before_month: int, limit: int) -> list[AccountId]:
-        rows = self._execute(
-            "SELECT account FROM account WHERE used_month < ? ORDER BY account LIMIT ?", (before_month, limit)
-        )
-        return [AccountId(row[0]) for row in rows]
-
-    _DEVICE = "SELECT queue, account, device, login_key, mailbox, remint FROM device"
-
-    @staticmethod
-    def _device(row: Any) -> DeviceRow | None:
-        return _device_row(row) if row else None
-
-    def device(self, account: AccountId, device: DeviceId) -> DeviceRow | None:
-        return self._device(self._one(f"{self._DEVICE} WHERE account = ? AND device = ?", account, device))
-
-    def devices(self, account: AccountId) -> list[DeviceRow]:
-        rows = self._execute(f"{self._DEVICE} WHERE account = ? ORDER BY queue", (account,))
-        return [_device_row(row) for row in rows]
-
-    def device_at(self, mailbox: MailboxId) -> DeviceRow | None:
-        return self._device(self._one(f"{self._DEVICE} WHERE mailbox = ?", mailbox))
-
-    def device_of(self, queue: QueueNumber) -> DeviceRow | None:
-        return self._device(self._one(f"{self._DEVICE} WHERE queue = ?", queue))
-
-    def add_device(self, account: AccountId, device: DeviceId, login_key: bytes, mailbox: MailboxId) -> DeviceRow:
-        (queue,) = self._one(
-            "INSERT INTO device (account, device, login_key, mailbox) VALUES (?, ?, ?, ?) RETURNING queue",
-            account,
-            device,
-            login_key,
-            mailbox,
-        )
-        return DeviceRow(queue, account, device, login_key, mailbox, False)
-
-    def remove_device(self, queue: QueueNumber) -> None:
-        self._execute("DELETE FROM device WHERE queue = ?", (queue,))
-        self._execute("DELETE FROM revoked WHERE queue = ?", (queue,))
-        self._execute("DELETE FROM key_package WHERE queue = ?", (queue,))
-        self._execute(_DELETES[1], (queue << 32, queue << 32 | _LOW))
-        self.removed.add(queue)
-
-    def waiting(self, queue: QueueNumber) -> tuple[int, int]:
-        count, size = self._one(
-            "SELECT count(*), coalesce(sum(length(body)), 0) FROM envelope WHERE key BETWEEN ? AND ?",
-            queue << 32,
-            queue << 32 | _LOW,
-        )
-        return count, size
-
-    # revocations
-
-    def revoke(self, queue: QueueNumber, serial: bytes) -> None:
-        self._execute("INSERT OR IGNORE INTO revoked VALUES (?, ?)", (queue, serial))
-
-    def is_revoked(self, queue: QueueNumber, serial: bytes) -> bool:
-        return self._one("SELECT 1 FROM revoked WHERE queue = ? AND serial = ?", queue, serial) is not None
-
-    def revoked_count(self, queue: QueueNumber) -> int:
-        return int(self._one("SELECT count(*) FROM revoked WHERE queue = ?", queue)[0])
-
-    def renew_mailbox(self, queue: QueueNumber, mailbox: MailboxId) -> None:
-        self._execute("UPDATE device SET mailbox = ?, remint = 1 WHERE queue = ?", (mailbox, queue))
-        self._execute("DELETE FROM revoked WHERE queue = ?", (queue,))
-
-    def clear_remint(self, queue: QueueNumber) -> None:
-        self._execute("UPDATE device SET remint = 0 WHERE queue = ?", (queue,))
-
-    # invitations
-
-    def invitation(self, hash: bytes) -> InvitationRow | None:
-        row = self._one("SELECT hash, uses_left, expires_at_ms FROM invitation WHERE hash = ?", hash)
-        return InvitationRow(*row) if row else None
-
-    def add_invitation(self, row: InvitationRow) -> None:
-        self._execute("INSERT OR REPLACE INTO invitation VALUES (?, ?, ?)", row)
-
-    def use_invitation(self, hash: bytes) -> None:
-        self._execute("UPDATE invitation SET uses_left = uses_left - 1 WHERE hash = ?", (hash,))
-
-    def remove_invitation(self, hash: bytes) -> bool:
-        self._execute("DELETE FROM invitation WHERE hash = ?", (hash,))
-        return self._changes() > 0
-
-    def expire_invitations(self, before_ms: int) -> int:
-        self._execute("DELETE FROM invitation WHERE expires_at_ms < ?", (before_ms,))
-        return self._changes()
-
-    # key packages
-
-    def packages_left(self, queue: QueueNumber, suite: int) -> int:
-        sql = "SELECT count(*) FROM key_package WHERE queue = ? AND suite = ? AND last_resort = 0"
-        return int(self._one(sql, queue, suite)[0])
-
-    def last_resorts(self, queue: QueueNumber) -> list[int]:
-        rows = self._execute(
-            "SELECT suite FROM key_package WHERE queue = ? AND last_resort = 1 ORDER BY suite", (queue,)
-        )
-        return [row[0] for row in rows]
-
-    def add_packages(self, queue: QueueNumber, suite: int, packages: Sequence[bytes], day: int) -> None:
-        (top,) = self._one(
-            "SELECT coalesce(max(place), 0) FROM key_package WHERE queue = ? AND suite = ? AND last_resort = 0",
-            queue,
-            suite,
-        )
-        values = [value for place, each in enumerate(packages, top + 1) for value in (queue, suite, place, day, each)]
-        rows = ", ".join(["(?, ?, 0, ?, ?, ?)"] * len(packages))
-        if packages:
-            self._execute(
-                f"INSERT INTO key_package (queue, suite, last_resort, place, day, package) VALUES {rows}", values
-            )
-
-    def clear_packages(self, queue: QueueNumber, suite: int) -> None:
-        self._execute("DELETE FROM key_package WHERE queue = ? AND suite = ? AND last_resort = 0", (queue, suite))
-
-    def set_last_resort(self, queue: QueueNumber, suite: int, package: bytes, day: int) -> None:
-        self._execute("INSERT OR REPLACE INTO key_package VALUES (?, ?, 1, 0, ?, ?)", (queue, suite, day, package))
-
-    def claim_package(self, queue: QueueNumber, suite: int) -> bytes | None:
-        row = self._one(
-            "SELECT last_resort, place, package FROM key_package WHERE queue = ? AND suite = ?"
-            " ORDER BY last_resort, place LIMIT 1",
-            queue,
-            suite,
-        )
-        if row is None:
-            return None
-        last_resort, place, package = row
-        if not last_resort:
-            self._execute(
-                "DELETE FROM key_package WHERE queue = ? AND suite = ? AND last_resort = 0 AND place = ?",
-                (queue, suite, place),
-            )
-        return bytes(package)
-
-    def expire_packages(self, before_day: int) -> int:
-        self._execute("DELETE FROM key_package WHERE day < ?", (before_day,))
-        return self._changes()
-
-    # gates
-
-    def claim_gate(self, name: GateName, value: bytes, day: int) -> bytes:
-        self._execute("INSERT OR IGNORE INTO gate (name, day, value) VALUES (?, ?, ?)", (name, day, value))
-        return value if self._changes() else bytes(self._one("SELECT value FROM gate WHERE name = ?", name)[0])
-
-    def read_gate(self, name: GateName) -> bytes | None:
-        row = self._one("SELECT value FROM gate WHERE name = ?", name)
-        return row[0] if row else None
-
-    def expire_gates(self, before_day: int) -> int:
-        self._execute("DELETE FROM gate WHERE day < ?", (before_day,))
-        return self._changes()
-
-    # the server's own facts
-
-    def fact(self, name: str) -> bytes | None:
-        row = self._one("SELECT value FROM fact WHERE name = ?", name)
-        return row[0] if row else None
-
-    def set_fact(self, name: str, value: bytes) -> None:
-        self._execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
-
-    def facts(self, prefix: str) -> dict[str, bytes]:
-        rows = self._execute(
-            "SELECT name, value FROM fact WHERE substr(name, 1, ?) = ? ORDER BY name", (len(prefix), prefix)
-        )
-        return {row[0]: row[1] for row in rows}
-
-    # queues
-
-    def expire_envelopes(self, before_hour: int, limit: int) -> list[tuple[QueueNumber, int]]:
-        """Jumps from queue to queue: within one, the oldest come first. Drops what lies in queues of no device, too."""
-        gone: list[tuple[QueueNumber, int]] = []
-        at = 0
-        while limit > 0:
-            row = self._one("SELECT min(key) FROM envelope WHERE key >= ?", at)
-            if row is None or row[0] is None:
-                break
-            queue = row[0] >> 32
-            at = (queue + 1) << 32
-            orphan = self._one("SELECT 1 FROM device WHERE queue = ?", queue) is None
-            self._execute(
-                "DELETE FROM envelope WHERE key IN (SELECT key FROM envelope WHERE key >= ? AND key < ?"
-                " AND key < coalesce((SELECT min(key) FROM envelope WHERE key >= ? AND key < ? AND hour >= ?), ?)"
-                " ORDER BY key LIMIT ?)",
-                (row[0], at, row[0], at, _LOW if orphan else before_hour, at, limit),
-            )
-            if self._changes():
-                gone.append((QueueNumber(queue), self._changes()))
-                limit -= self._changes()
-        return gone
-
-
-def _device_row(row: Any) -> DeviceRow:
-    queue, account, device, login_key, mailbox, remint = row
-    return DeviceRow(queue, account, device, login_key, mailbox, bool(remint))
 
 
 # ---------------------------------------------------------------- opening
@@ -517,10 +154,10 @@ def prepare(path: Path, settings: SqliteSettings) -> None:
         raise _unusable(path, error) from error
     if tables and application != APPLICATION_ID:
         raise StoreUnusable(f"{path} is a database, but not one of a Taube server. Nothing was changed.")
-    if version > SCHEMA_VERSION:
+    if version > schema.SCHEMA_VERSION:
         raise StoreUnusable(
-            f"{path} was written by a newer version of Taube (schema {version}, this one knows {SCHEMA_VERSION})."
-            " Update Taube; nothing was changed."
+            f"{path} was written by a newer version of Taube (schema {version}; this one knows"
+            f" {schema.SCHEMA_VERSION}). Update Taube; nothing was changed."
         )
     connection = open_connection(path, settings)
     try:
@@ -529,11 +166,11 @@ def prepare(path: Path, settings: SqliteSettings) -> None:
         if version == 0:
             steps: list[str] = create_sql()
         else:
-            steps = [statement for step in range(version, SCHEMA_VERSION) for statement in UPGRADES[step]]
+            steps = [statement for step in range(version, schema.SCHEMA_VERSION) for statement in schema.UPGRADES[step]]
         for statement in steps:
             connection.execute(statement)
         connection.pragma("application_id", APPLICATION_ID)
-        connection.pragma("user_version", SCHEMA_VERSION)
+        connection.pragma("user_version", schema.SCHEMA_VERSION)
         connection.execute("COMMIT")
     except apsw.Error as error:
         raise _unusable(path, error) from error
@@ -777,7 +414,7 @@ class SqliteStore:
 
     def _fetch(self, queue: int, after: int, count: int, size: int) -> tuple[list[StoredEnvelope], bool]:
         low = queue << 32
-        near, packed = _only(self._reading, _FETCH_SQL, (low + after, low + _LOW, count, size))
+        near, packed = _only(self._reading, _FETCH_SQL, (low + after, low + LOW, count, size))
         if packed is None:
             return [], False
         envelopes = []
