@@ -259,6 +259,7 @@ class Server:
         hub = self.hub
         self.metrics.before_scrape("connections", "device", lambda: hub.devices)
         self.metrics.before_scrape("connections", "anonymous", lambda: len(hub) - hub.devices)
+        self.metrics.count_before_scrape("commands", lambda: self._dispatch.commands)
         self.metrics.before_scrape("ready", "", lambda: self.lifecycle.stage is Stage.READY)
 
     def _connect(self, channel: Channel, source: str | None) -> Connection:
@@ -360,7 +361,7 @@ class Server:
         self._listener.stop()
         self._dispatch.drain(drain.spread_ms)
         spread = random.Random(int.from_bytes(os.urandom(8), "big"))
-        self.hub.announce(spread.randint(200, drain.spread_ms) for _ in iter(int, 1))
+        self.hub.announce(lambda: spread.randint(200, drain.spread_ms))
         await self._until(lambda: len(self.hub) == 0, drain.goodbye_s)
         self.hub.close_all()
         await self._until(lambda: len(self.hub) == 0, drain.goodbye_s)

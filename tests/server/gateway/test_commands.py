@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+from dataclasses import replace
 
 import pytest
 
+from taube.server.config import ServerConfig
+from taube.server.limits import LIMITS, LimitSettings, Scope
 from taube.wire import errors as e
 from taube.wire import messages as m
 from tests.server.rawclient import Person, raw
@@ -184,3 +187,20 @@ async def test_what_must_not_be_tied_to_a_device_is_refused_on_its_connection(ri
         bob.send_bytes(encode(command(77)))
         reply = await bob.next(m.Failed)
         assert (reply.request, e.CATALOGUE[reply.code]) == (77, e.OUT_OF_ORDER)
+
+
+@spec("DEL-24")
+async def test_a_connection_may_send_exactly_its_budget_and_is_then_told_how_long_to_wait(rig):
+    slow = tuple(
+        replace(limit, burst=50, per_s=0.01) if (limit.operation, limit.scope) == ("send", Scope.CONNECTION) else limit
+        for limit in LIMITS
+    )
+    async with rig(config=ServerConfig(limits=LimitSettings(limits=slow))) as server:
+        _, bob = await server.online()
+        [minted] = await bob.mint()
+        alice = await server.connect()
+        for _ in range(50):
+            assert isinstance(await alice.send([minted.address], b"x"), m.Sent)
+        assert refused(await alice.send([minted.address], b"x"), e.RATE_LIMITED).retry_after_ms > 1000
+        other = await server.connect()
+        assert isinstance(await other.send([minted.address], b"x"), m.Sent)

@@ -114,13 +114,14 @@ class Turn:
 class Connection:
     """One client's connection, anonymous until its session says otherwise.
 
-    `device` is set by the handler at login to whatever it keeps about a device connection.
+    `device` is set by the handler at login to whatever it keeps about a device connection; `budgets` and what is
+    `paid` are the handler's, too.
     """
 
     __slots__ = (
-        "_channel", "_config", "_frames", "_handler", "_out", "_read_paused", "_stalled_since", "_taken",
-        "_time", "_turn", "budgets", "device", "heard_at", "is_open", "opened_at", "pinged_at", "session", "source",
-        "under_way",
+        "_channel", "_config", "_frames", "_handler", "_out", "_read_paused", "_stalled_since", "_taken", "_time",
+        "_turn", "budgets", "device", "heard_at", "is_open", "opened_at", "paid_addresses", "paid_ahead", "paid_bytes",
+        "pinged_at", "session", "source", "under_way",
     )  # fmt: skip
 
     def __init__(
@@ -152,6 +153,9 @@ class Connection:
         self.under_way = 0
         self.device: Any = None
         self.budgets: dict[str, float] = {}
+        self.paid_addresses = 0
+        self.paid_bytes = 0
+        self.paid_ahead = 0
 
     # ------------------------------------------------------------ from the channel
 

@@ -5,7 +5,7 @@ that the server is about to stop, a device that its account was deleted, a silen
 Source: docs/protocol/delivery.md, "Live connections".
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from taube.server.gateway.connection import Connection
 from taube.server.ports import QueueNumber
@@ -34,10 +34,6 @@ class Hub:
         if row is not None and self._devices.get(row.queue) is connection:
             del self._devices[row.queue]
 
-    def queues(self) -> list[QueueNumber]:
-        """Queues of the devices that are connected."""
-        return list(self._devices)
-
     def end(self, queues: Iterable[QueueNumber]) -> None:
         """Close the connections of devices that are no more."""
         for queue in queues:
@@ -62,11 +58,11 @@ class Hub:
                 connection.cut_off()
                 total -= waiting
 
-    def announce(self, retry_after_ms: Iterable[int]) -> None:
+    def announce(self, retry_after_ms: Callable[[], int]) -> None:
         """Tell every client to come back later, each after a time of its own."""
-        for connection, after in zip(list(self._open), retry_after_ms, strict=False):
+        for connection in list(self._open):
             if connection.session.state is not State.CLOSED:
-                connection.send(Draining(after))
+                connection.send(Draining(retry_after_ms()))
 
     def close_all(self) -> None:
         for connection in list(self._open):

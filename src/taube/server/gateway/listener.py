@@ -175,6 +175,11 @@ class WebSocket(picows.WSListener):
         self._partial: bytearray | None = None
         self._connection: Connection
 
+    @property
+    def was_open(self) -> bool:
+        """Whether the upgrade went through."""
+        return self._transport is not None
+
     def serve(self, connection: Connection) -> None:
         self._connection = connection
 
@@ -406,8 +411,10 @@ class FirstBytes(asyncio.BufferedProtocol):
         listener, source = self._listener, self._source
         websocket = WebSocket(listener.loop, lambda: listener.released(source))
         websocket.serve(listener.connect(websocket, source))
-        listener.handed_over += 1
         upgrade(self._transport, websocket, key, early, listener.config.frame_buffer_bytes)
+        if not websocket.was_open:  # the peer has gone meanwhile: picows will not tell
+            self._transport.abort()
+            listener.released(source)
 
     def _become_http(self) -> None:
         self._disarm()
@@ -480,7 +487,6 @@ class Listener:
         self.tls = tls
         self.scratch = memoryview(bytearray(max(4096, config.head_bytes)))
         self.sources = Sources(config.connections_per_source)
-        self.handed_over = 0
         self._sockets = sockets
         self._may_connect = may_connect
         self._refused = refused

@@ -77,6 +77,7 @@ class PrometheusMetrics:
         self._histograms: dict[str, Histogram] = {}
         self._open: dict[str, Counter | Gauge] = {}
         self._readings: list[tuple[str, str, Callable[[], float]]] = []
+        self._totals: list[tuple[str, Callable[[], int], int]] = []
         for metric in catalogue:
             self._add(metric)
 
@@ -112,10 +113,6 @@ class PrometheusMetrics:
     def gauge(self, name: str, value: float) -> None:
         self._gauges[name, ""].set(value)
 
-    def gauge_of(self, name: str, reason: str, value: float) -> None:
-        """Set a gauge that has reasons."""
-        self._gauges[name, reason].set(value)
-
     def observe(self, name: str, value: float) -> None:
         self._histograms[name].observe(value)
 
@@ -123,8 +120,16 @@ class PrometheusMetrics:
         """Read a gauge only when someone looks."""
         self._readings.append((name, reason, reading))
 
+    def count_before_scrape(self, name: str, total: Callable[[], int]) -> None:
+        """A counter that something hot keeps as a plain number; read only when someone looks."""
+        self._totals.append((name, total, 0))
+
     def text(self) -> bytes:
         """The exposition format of Prometheus."""
+        for at, (name, total, before) in enumerate(self._totals):
+            now = total()
+            self.count(name, now - before)
+            self._totals[at] = (name, total, now)
         for name, reason, reading in self._readings:
             self._gauges[name, reason].set(reading())
         return generate_latest(self.registry)
