@@ -1,4 +1,4 @@
-"""The SDK: an account in a home folder, its chats, and what happens in them. For bots, clients and the command line.
+"""The SDK: an account in a home folder, its chats, and what happens in them, for bots, clients, the command line.
 
     async with Account.open("home") as me:
         chat = await me.add(link)
