@@ -1,5 +1,6 @@
 """The main story, real processes and real TLS: two people meet, write, go away, come back; nothing lost or doubled."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -92,6 +93,35 @@ def test_a_queued_message_goes_out_when_one_only_reads(tmp_path: Path) -> None:
         server.start()
         succeeded(anna.run("read"))
         assert texts(ben) == ["queued"]
+
+
+def test_a_crash_while_many_send_loses_nothing_and_shows_nothing_twice(tmp_path: Path) -> None:
+    with temporary_server(tmp_path) as server:
+        anna, ben = server.person("anna"), server.person("ben")
+        meet(anna, ben)
+        with ThreadPoolExecutor(4) as pool:
+            sends = [pool.submit(anna.run, "send", "ben", str(number)) for number in range(16)]
+            while not any(send.done() for send in sends):
+                time.sleep(0.01)
+            server.kill()
+            server.start()
+            assert {send.result().code for send in sends} <= {0, 75}
+        succeeded(anna.run("send", "ben", "last"))
+        received = texts(ben)
+        assert sorted(received[:-1], key=int) == [str(number) for number in range(16)]
+        assert received[-1] == "last"
+
+
+def test_a_follower_goes_on_after_a_restart_of_the_server(tmp_path: Path) -> None:
+    with temporary_server(tmp_path) as server:
+        anna, ben = server.person("anna"), server.person("ben")
+        meet(anna, ben)
+        with ben.start("read", "--follow", "--json") as following:
+            for number in range(3):
+                succeeded(anna.run("send", "ben", str(number)))
+                assert following.record()["text"] == str(number)
+                assert server.stop() == 0
+                server.start()
 
 
 def test_fifty_processes_send_from_one_home_while_another_follows_it(alice: Person, bob: Person) -> None:
