@@ -15,6 +15,7 @@ from taube.client.account import Account, Chat
 from taube.client.errors import DeviceReplaced, HomeUnusable, NoAccount, Refused, UserError, WrongInput
 from taube.client.events import CaughtUp, ChatChanged, Event, MessageChanged, MessageReceived
 from taube.testing import Server
+from tests.spec import spec
 
 
 def run(story: Coroutine[Any, Any, None]) -> None:
@@ -88,6 +89,7 @@ def test_message_written_without_a_server_is_sent_when_it_is_back(server: Server
     run(story())
 
 
+@spec("DEV-05")
 def test_copied_home_takes_over_and_the_original_is_told(server: Server, tmp_path: Path) -> None:
     async def story() -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -114,6 +116,7 @@ def test_copied_home_takes_over_and_the_original_is_told(server: Server, tmp_pat
     run(story())
 
 
+@spec("DEV-04")
 def test_processes_that_share_a_home_read_each_message_once_and_see_all_events(server: Server, tmp_path: Path) -> None:
     async def story() -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -145,6 +148,7 @@ def test_processes_that_share_a_home_read_each_message_once_and_see_all_events(s
     run(story())
 
 
+@spec("DEV-04")
 def test_second_process_takes_the_mailbox_over_when_the_first_ends(server: Server, tmp_path: Path) -> None:
     async def story() -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -159,6 +163,7 @@ def test_second_process_takes_the_mailbox_over_when_the_first_ends(server: Serve
     run(story())
 
 
+@spec("DEV-01", "DEV-03")
 def test_process_killed_while_it_sends_and_receives_loses_and_doubles_nothing(server: Server, tmp_path: Path) -> None:
     script = (
         "import asyncio, sys\n"
@@ -194,7 +199,7 @@ def test_process_killed_while_it_sends_and_receives_loses_and_doubles_nothing(se
                 process.wait()
                 written = max([written, *(n + 1 for n in rest)])
             async with Account.open(tmp_path / "alice") as again:
-                stored = [m.text for m in again.chat("bob").messages(1000) if m.mine]
+                stored = [m.id for m in again.chat("bob").messages(1000) if m.mine]
                 assert await again.wait_settled(30)
                 await bob.wait_settled(30)
                 mine = [m.text for m in request.messages(1000) if m.mine]
@@ -202,8 +207,8 @@ def test_process_killed_while_it_sends_and_receives_loses_and_doubles_nothing(se
                     await again._engine.next_change()(5)
                 theirs = [m.text for m in again.chat("bob").messages(1000) if not m.mine]
                 assert sorted(theirs) == sorted(mine)
-            got = [m.text for m in request.messages(1000) if not m.mine]
-            assert sorted(got, key=int) == sorted(stored, key=int)
+            got = [m.id for m in request.messages(1000) if not m.mine]
+            assert sorted(got) == sorted(stored)
             assert len(set(got)) == len(got)
 
     run(story())

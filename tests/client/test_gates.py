@@ -283,3 +283,36 @@ def same_epoch_pair(alice: Client, bob: Client) -> int:
     assert (one.group_id, one.epoch) == (other.group_id, other.epoch)
     assert isinstance(one.epoch, int)
     return one.epoch
+
+
+@spec("ENV-04")
+def test_what_a_member_says_of_a_gate_is_not_believed_but_asked(world: World) -> None:
+    async def story() -> None:
+        alice, bob, carol = await three(world)
+        before = same_epoch("group", alice, bob, carol)
+        group_id = alice.group("group").id
+        with alice.vault.work() as core:  # alice tells bob of a commit that she never claimed, and means another
+            alice.vault.use(b"device", b"packages", group_id)
+            lie = core.stage(group_id, k=0, update=True, known={}, now_s=alice.vault.now_s())
+            core.drop(group_id)
+        assert await change(carol, "group")
+        address = next(m.address for m in alice.info(group_id).members if m.account_id == bob.vault.account)
+        world._deliver(address, lie.commit_body, 0)
+        await all_can_write(world, "group", alice, bob, carol)
+        assert same_epoch("group", alice, bob, carol) == before + 1
+
+    run(story())
+
+
+@spec("DEV-51")
+def test_anonymous_connections_carry_no_login(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")
+        await alice.account.chat("bob").send_text("hello")
+        assert await change(alice, "bob")
+        await world.settle()
+        for one in (alice, bob):
+            assert set(one.network.purposes) <= {"send", "gate", "keys", "register"}
+            assert all(link.device is None for link in one.network.purposes.values())
+
+    run(story())

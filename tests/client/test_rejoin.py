@@ -291,6 +291,7 @@ def test_copied_home_never_uses_the_old_ratchets(world: World) -> None:
     run(story())
 
 
+@spec("DEV-05")
 def test_crash_anywhere_in_the_new_start_is_taken_up(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")

@@ -85,6 +85,7 @@ def test_transaction_left_by_an_exception_never_was(home: Home) -> None:
     store.close()
 
 
+@spec("DEV-04")
 def test_another_process_is_noticed_and_waits_for_the_lock(home: Home) -> None:
     store = Store.create(home, os.urandom)
     other = Store.open(home)
@@ -97,6 +98,7 @@ def test_another_process_is_noticed_and_waits_for_the_lock(home: Home) -> None:
     other.close()
 
 
+@spec("DEV-01")
 def test_process_killed_inside_a_transaction_leaves_the_state_from_before(home: Home) -> None:
     Store.create(home, os.urandom).close()
     script = (
@@ -113,6 +115,7 @@ def test_process_killed_inside_a_transaction_leaves_the_state_from_before(home: 
     store.close()
 
 
+@spec("DEV-05")
 def test_copy_of_a_home_has_another_stamp_and_a_moved_one_keeps_it(home: Home, tmp_path: Path) -> None:
     Store.create(home, os.urandom).close()
     home.write_stamp_file(os.urandom)

@@ -6,8 +6,8 @@
     walk      read the gates of the epochs ahead and apply what stands there
 
 The pending commit is durable before its claim, and a claim is repeated with the same bytes, so neither a lost answer
-nor a crash leaves doubt about who won. Whoever finds a commit in its gate before anyone told of it sends what its maker may have
-died before sending. A group that we may not follow (standing `rejoin`) is left alone.
+nor a crash leaves doubt about who won. Whoever finds a commit in its gate before anyone told of it sends what its
+maker may have died before sending. A group that we may not follow (standing `rejoin`) is left alone.
 
 Not known here: why a change is wanted (callers), how a rejoin is asked for (rejoin.py).
 Source: docs/protocol/device.md, "Gates"; docs/protocol/groups.md.

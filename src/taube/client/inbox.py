@@ -61,7 +61,6 @@ class Inbox:
     def __init__(self, vault: Vault, gates: Gates, rejoin: Rejoin, contacts: Contacts, outbox: Outbox) -> None:
         self._vault = vault
         self._store = vault.store
-        self._gates = gates
         self._rejoin = rejoin
         self._contacts = contacts
         self._outbox = outbox

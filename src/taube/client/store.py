@@ -76,8 +76,8 @@ CREATE TABLE pending (group_id BLOB PRIMARY KEY, epoch INTEGER NOT NULL, k INTEG
                       at_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE passed (group_id BLOB PRIMARY KEY, epoch INTEGER NOT NULL, k INTEGER NOT NULL, name BLOB NOT NULL,
                      value BLOB NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE told (n INTEGER PRIMARY KEY AUTOINCREMENT, group_id BLOB NOT NULL, epoch INTEGER NOT NULL, k INTEGER NOT NULL,
-                   value BLOB NOT NULL);
+CREATE TABLE told (n INTEGER PRIMARY KEY AUTOINCREMENT, group_id BLOB NOT NULL, epoch INTEGER NOT NULL,
+                   k INTEGER NOT NULL, value BLOB NOT NULL);
 CREATE TABLE grants (device BLOB, chat BLOB, at_ms INTEGER NOT NULL, PRIMARY KEY (device, chat)) WITHOUT ROWID;
 CREATE TABLE chores (n INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, subject BLOB NOT NULL,
                      payload BLOB NOT NULL, made_ms INTEGER NOT NULL, due_ms INTEGER NOT NULL,
@@ -778,9 +778,10 @@ class Store:
     # ---------------------------------------------------------------- chores and journal
 
     def add_chore(self, kind: str, subject: bytes, payload: bytes, now_ms: int, due_ms: int | None = None) -> None:
-        """Remember work to be done; the same kind for the same subject once only."""
+        """Remember work to be done; the same kind for the same subject once only, at the earlier of two times."""
         self._run(
-            "INSERT OR IGNORE INTO chores (kind, subject, payload, made_ms, due_ms, tries) VALUES (?, ?, ?, ?, ?, 0)",
+            "INSERT INTO chores (kind, subject, payload, made_ms, due_ms, tries) VALUES (?, ?, ?, ?, ?, 0)"
+            " ON CONFLICT (kind, subject) DO UPDATE SET due_ms = min(due_ms, excluded.due_ms)",
             kind, subject, payload, now_ms, now_ms if due_ms is None else due_ms,
         )  # fmt: skip
 
