@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from taube.server.stores.schema import APPLICATION_ID, SCHEMA_VERSION
 from taube.server.stores.sqlite import SqliteSettings, prepare, transaction
 from taube.wire.errors import BUSY, STORAGE, WireError
 from taube.wire.messages import GateName
+from tests.canaries import scan_for
 from tests.server.stores.conftest import SqliteEngine
 from tests.server.stores.test_stores import MAIN, bodies, device, rows
 from tests.spec import spec
@@ -96,6 +98,22 @@ def test_a_claim_that_could_not_be_made_durable_is_neither_answered_nor_seen(sql
     writing.pragma("max_page_count", 1_000_000)
     assert sqlite.write(lambda t: t.claim_gate(gate, b"another", 1)) == b"another"
     assert sqlite.read(lambda t: t.read_gate(gate)) == b"another"
+
+
+@spec("DEL-14")
+def test_what_was_acknowledged_is_soon_in_no_file(tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "taube.db", SqliteSettings(delete_pause_s=0.0, foreign_check_s=0.02))
+    queue = device(engine).queue
+    canaries = {name: (name * 40).encode() for name in ("Mauersegler", "Feuersalamander", "Zaunkoenig")}
+    bodies = [row._replace(body=body) for row, body in zip(rows(queue, 1, 3), canaries.values(), strict=True)]
+    engine.submit(bodies + rows(queue, 4, 60))
+    assert {name for name, _ in scan_for(canaries, tmp_path)} == set(canaries)
+    engine.submit([], [(queue, 3)])
+    deadline = time.monotonic() + 10
+    while scan_for(canaries, tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert scan_for(canaries, tmp_path) == []
+    engine.close()
 
 
 def test_another_process_may_write_and_is_noticed(sqlite: SqliteEngine) -> None:

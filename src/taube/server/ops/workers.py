@@ -65,7 +65,9 @@ class WorkerSettings:
     """Limits forget full buckets: together with their nine minutes, the ten minutes promised for network addresses."""
     expiry_s: float = 3600.0
     """Everything that has expired is deleted."""
-    clock_s: float = 60.0
+    first_expiry_s: float = 60.0
+    """The first expiry after a start, so that a server which is often restarted expires too."""
+    clock_s: float = 300.0
     """The guarded clock is compared with the wall clock and saved."""
     round_s: float = 300.0
     """Deadline of one round of any loop."""
@@ -149,16 +151,19 @@ class Workers:
             group.create_task(self._every(settings.watch_s, "watching", self.watch))
             group.create_task(self._every(settings.sweep_s, "sweeping limits", self.sweep))
             group.create_task(self._every(settings.clock_s, "the guarded clock", self.mind_clock))
-            group.create_task(self._every(settings.expiry_s, "expiry", self.expire))
+            group.create_task(self._every(settings.expiry_s, "expiry", self.expire, settings.first_expiry_s))
 
-    async def _every(self, pause_s: float, what: str, round: Callable[[], Awaitable[None]]) -> None:
+    async def _every(
+        self, pause_s: float, what: str, round: Callable[[], Awaitable[None]], first_s: float | None = None
+    ) -> None:
+        await asyncio.sleep(pause_s if first_s is None else first_s)
         while True:
-            await asyncio.sleep(pause_s)
             try:
                 async with asyncio.timeout(self._settings.round_s):
                     await round()
             except (WireError, TimeoutError) as error:
                 self._report(f"A round of {what} failed and will be tried again: {error or 'it took too long'}")
+            await asyncio.sleep(pause_s)
 
     async def watch(self) -> None:
         """Bring counters and gauges up to date, without a call per envelope."""

@@ -61,7 +61,7 @@ class SqliteSettings:
     delete_pause_s: float = 0.05
     """How long acknowledged envelopes may wait for company before they are deleted on their own."""
     foreign_check_s: float = 2.0
-    """How often an idle writer looks whether another process has written the file."""
+    """How often an idle writer looks whether another process has written the file, and empties the log."""
 
 
 # ---------------------------------------------------------------- statements for many rows
@@ -128,7 +128,7 @@ def open_connection(path: Path, settings: SqliteSettings) -> apsw.Connection:
         connection.set_busy_timeout(settings.busy_timeout_ms)
         connection.pragma("journal_mode", "wal")
         connection.pragma("synchronous", "full")
-        connection.pragma("secure_delete", "fast")
+        connection.pragma("secure_delete", "on")
         connection.pragma("cache_size", -settings.cache_kib)
         connection.pragma("wal_autocheckpoint", settings.checkpoint_pages)
         connection.pragma("journal_size_limit", 64 * 1024 * 1024)
@@ -426,6 +426,7 @@ class SqliteStore:
     # ------------------------------------------------------------ the writer thread
 
     def _write_loop(self) -> None:
+        written = True  # since the log was emptied
         while True:
             with self._lock:
                 while not (self._submissions or self._jobs or self._closing):
@@ -440,6 +441,9 @@ class SqliteStore:
                 closing = self._closing
             if submissions or jobs or deletes:
                 self._answer(self._commit(submissions, jobs, deletes))
+                written = True
+            elif written:
+                written = not self._empty_log()
             self._check_foreign()
             if closing:
                 with self._lock:
@@ -545,6 +549,19 @@ class SqliteStore:
     def _merge_deletes(self, deletes: dict[int, int]) -> None:
         for queue, upto in deletes.items():
             self._deletes[queue] = max(upto, self._deletes.get(queue, 0))
+
+    def _empty_log(self) -> bool:
+        """While nothing is to be done: write the log back and empty it, so that what was deleted is in no file.
+
+        False when somebody is reading; then it is tried again.
+        """
+        try:
+            self._writing.set_busy_timeout(0)
+            return not self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]
+        except apsw.Error:
+            return False
+        finally:
+            self._writing.set_busy_timeout(self._settings.busy_timeout_ms)
 
     def _check_foreign(self) -> None:
         try:
