@@ -51,6 +51,8 @@ from taube.wire.session import ServerSession
 CHECK_EVERY_S: Final = 5.0
 STORAGE_UNWELL_S: Final = 30.0
 """How long after a failed read or write the server calls itself unwell."""
+LOOPS_AGAIN_S: Final = 10.0
+"""After how long the background loops begin again when a bug ended them."""
 SPARE_DESCRIPTORS: Final = 128
 BACKLOG: Final = 2048
 """Connections that the kernel may hold until they are accepted."""
@@ -60,6 +62,8 @@ T = TypeVar("T")
 
 def serve(options: ServeOptions) -> int:
     """Run a server until SIGTERM or SIGINT; gives the exit code. Raises OperatorError with one clear sentence."""
+
+    os.umask(0o077)  # the folder holds keys
 
     async def run() -> int:
         server = Server(options)
@@ -104,7 +108,7 @@ class Server:
         self._lag_timer: asyncio.TimerHandle | None = None
         self._storage_failed_at = float("-inf")
         self._workers: Workers
-        self._loops: asyncio.Task[None]
+        self._loops: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------ start
 
@@ -135,7 +139,7 @@ class Server:
         undo.callback(self._listener.stop)
         self._check()
         self._feel_lag(time.monotonic())
-        self._loops = self._loop.create_task(self._workers.run())
+        self._start_loops()
         undo.push_async_callback(self._stop_loops)
         undo.callback(self._stop_checking)
         gc.collect()
@@ -179,6 +183,9 @@ class Server:
             self.origin = folder.check_origin(self._options.url)
         elif kept is not None and wanted_port:
             self.origin = kept
+            if kept.startswith("http://") and kept != self.url:
+                sentence = f"Clients will look for this server at {kept}, where it was before: --url tells another."
+                self.log.event("attention", level="warning", reason=sentence)
         elif host in ("", "0.0.0.0", "::"):
             raise OperatorError(
                 "Say with --url what name this server is reached by, such as https://example.org.", EX_USAGE
@@ -331,9 +338,27 @@ class Server:
         self.metrics.observe("loop_lag_seconds", max(0.0, now - expected))
         self._lag_timer = self._loop.call_later(1.0, self._feel_lag, now + 1.0)
 
+    def _start_loops(self) -> None:
+        self._loops = self._loop.create_task(self._workers.run())
+        self._loops.add_done_callback(self._loops_ended)
+
+    def _loops_ended(self, loops: asyncio.Task[None]) -> None:
+        """They only end when they are told to; a bug in one is reported, and all of them begin again."""
+        error = None if loops.cancelled() else loops.exception()
+        if error is not None:
+            self.metrics.count("bugs")
+            self.log.bug(error)
+            self._loop.call_later(LOOPS_AGAIN_S, self._start_loops_after, loops)
+
+    def _start_loops_after(self, ended: asyncio.Task[None]) -> None:
+        if self._loops is ended:
+            self._start_loops()
+
     async def _stop_loops(self) -> None:
-        self._loops.cancel()
-        await asyncio.gather(self._loops, return_exceptions=True)
+        loops, self._loops = self._loops, None
+        if loops is not None:
+            loops.cancel()
+            await asyncio.gather(loops, return_exceptions=True)
 
     def _storage_problem(self, what: str, error: BaseException) -> None:
         self._storage_failed_at = self._loop.time()

@@ -98,3 +98,23 @@ def test_every_metric_and_log_field_has_its_ledger_entry_and_no_label_but_reason
 def test_a_log_field_that_is_not_in_the_catalogue_is_refused(tmp_path):
     with (tmp_path / "log").open("w") as stream, pytest.raises(KeyError):
         Log(stream, lambda: 0).event("x", account="someone")
+
+
+async def test_a_bug_in_a_background_loop_is_reported_and_the_loops_begin_again(rig, monkeypatch):
+    monkeypatch.setattr("taube.server.app.LOOPS_AGAIN_S", 0.01)
+    async with rig() as server:
+        running = server.server
+
+        async def bug():
+            raise ZeroDivisionError
+
+        first, running._workers.run = running._workers.run, bug
+        running._loops.cancel()
+        await asyncio.sleep(0)
+        running._start_loops()
+        await asyncio.sleep(0.05)
+        running._workers.run = first
+        await asyncio.sleep(0.05)
+        assert not running._loops.done()
+        kinds = [event["kind"] for event in server.events() if event["event"] == "bug"]
+        assert kinds == ["ZeroDivisionError"]

@@ -58,8 +58,7 @@ METRICS: Final = (
 
 LOG_FIELDS: Final[dict[str, Entry]] = dict.fromkeys(
     (
-        "event", "level", "time_ms", "url", "ops", "reason", "signal", "kind", "at", "count", "seconds", "version",
-        "open_connections", "generation_is_new",
+        "event", "level", "time_ms", "url", "ops", "reason", "kind", "at", "count", "version", "open_connections",
     ),
     OPERATION,
 )  # fmt: skip
@@ -153,6 +152,8 @@ class Log:
 
     def bug(self, error: BaseException) -> None:
         """An error that nobody foresaw: its type and where it passed, at most once in QUIET_MS for each type."""
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
         kind = type(error).__name__
         now = self._wall_ms()
         last, hidden = self._last.get(kind, (-QUIET_MS, 0))
