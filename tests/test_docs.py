@@ -106,6 +106,17 @@ def test_commands_in_snippets_exist(document: Path) -> None:
                 parse_options(line)
 
 
+def test_the_settings_shown_can_be_set(tmp_path: Path) -> None:
+    from taube.server.config import ServerConfig, read_config
+
+    blocks = [
+        code for language, code in SNIPPET.findall((ROOT / "docs/operating.md").read_text()) if language == "toml"
+    ]
+    (tmp_path / "taube.toml").write_text("\n".join(blocks))
+    assert blocks
+    assert read_config(tmp_path / "taube.toml") != ServerConfig()
+
+
 def parse_options(line: str) -> None:
     """Let the command line's own parser read *line*."""
     import shlex

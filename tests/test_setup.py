@@ -1,0 +1,77 @@
+"""Set-up: the locks are complete and name no place, and what goes wrong is one sentence."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts import setup
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+def test_every_package_of_a_lock_is_pinned_and_has_hashes(lock: Path) -> None:
+    entries = re.split(r"\n(?=\S)", lock.read_text().replace("\\\n", " ").strip())
+    for entry in entries:
+        assert re.match(r"[a-z0-9-]+==[\w.]+ ", entry), entry
+        assert "--hash=sha256:" in entry, entry
+
+
+def test_what_the_package_declares_is_locked() -> None:
+    declared = re.findall(r'"([a-z0-9-]+)"', re.findall(r"dependencies = \[(.*?)\]", project())[0])
+    declared += re.findall(r'"([a-z0-9-]+)"', re.findall(r"server = \[(.*?)\]", project())[0])
+    locked = {line.partition("==")[0] for line in (ROOT / "requirements" / "run.txt").read_text().splitlines()}
+    assert len(declared) > 8
+    assert set(declared) - locked == set()
+
+
+def project() -> str:
+    return (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            "WARNING: Retrying … NewConnectionError('…')\nERROR: No matching distribution found for x",
+            "reaches the internet",
+        ),
+        ("ERROR: No matching distribution found for x==1", "no ready-made build"),
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full"),
+        ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "do not use it"),
+        ("ERROR: something new", "something new"),
+    ],
+)
+def test_what_pip_says_becomes_one_sentence(said: str, words: str) -> None:
+    sentence = setup.explain(said)
+    assert words in sentence
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("Collecting aiofastnet==1.2.0 (from -r requirements/run.txt (line 1))\n", "aiofastnet"),
+        ("Requirement already satisfied: click==8.5.1 in ./.venv/lib (from -r x (line 9)) (8.5.1)\n", "click"),
+    ],
+)
+def test_progress_names_the_package(line: str, name: str) -> None:
+    assert setup.name_in(line) == name
+
+
+def test_set_up_is_done_again_when_a_lock_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = setup.fingerprint("run")
+    assert before == setup.fingerprint("run")
+    assert before != setup.fingerprint("dev")
+    monkeypatch.setattr(setup, "read", lambda name: "other==1 --hash=sha256:0")
+    assert setup.fingerprint("run") != before
+
+
+def test_the_makefile_explains_every_target_that_a_person_types() -> None:
+    text = (ROOT / "Makefile").read_text()
+    explained = set(re.findall(r"^# make ([a-z-]+)", text, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", text, re.MULTILINE))
+    assert targets - explained == {"help", "dev", "lint"}
+    assert explained <= targets
