@@ -1,6 +1,6 @@
 """`python -m bench`: prepare accounts, run the scenarios, write results.json and README.md. `make bench` calls it.
 
-    python -m bench [--quick] [--runs N] [--only ID,…] [--no-report]
+    python -m bench [--quick] [--runs N] [--only SCENARIO,…] [--clients N] [--report]
 
 Ctrl-C ends it at once; the servers that it started end with it. Everything it needs lies in a temporary folder.
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 import uvloop
 
-from bench import clientside, machine, people, scenarios
+from bench import clientside, machine, people, report, scenarios
 from bench.scenarios import Place
 from bench.served import Served, kill_all
 from taube.testing import make_certificate
@@ -30,6 +30,7 @@ SCENARIOS: dict[str, Scenario] = {
     "empty": scenarios.empty,
     "online": scenarios.online,
     "online_1000": scenarios.online_1000,
+    "shapes": scenarios.shapes,
     "fanout": scenarios.fanout,
     "offline": scenarios.offline,
     "logins": scenarios.logins,
@@ -39,6 +40,8 @@ SCENARIOS: dict[str, Scenario] = {
     "send": clientside.send,
 }
 
+NOT_QUICK = ("shapes",)
+
 
 def main() -> int:
     asked = argparse.ArgumentParser(prog="python -m bench")
@@ -46,7 +49,7 @@ def main() -> int:
     asked.add_argument("--runs", type=int)
     asked.add_argument("--only", default="")
     asked.add_argument("--clients", type=int)
-    asked.add_argument("--profile", default="", help="a command to put before the server's interpreter")
+    asked.add_argument("--report", action="store_true", help="write the report after a partial or quick run too")
     options = asked.parse_args()
     machine.pin(machine.LOAD_CORE)
     machine.raise_descriptors()
@@ -63,24 +66,40 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace, folder: Path) -> int:
-    names = options.only.split(",") if options.only else list(SCENARIOS)
+    names = options.only.split(",") if options.only else [name for name in SCENARIOS if name not in NOT_QUICK]
+    if not options.quick and not options.only:
+        names = list(SCENARIOS)
     runs = options.runs or (1 if options.quick else 5)
     clients = options.clients or (1600 if options.quick else 10_000)
     files = make_certificate(folder, days=7)
-    place = Place(folder, files, quick=options.quick, profile=options.profile)
+    place = Place(folder, files, quick=options.quick)
     began = time.monotonic()
     say(f"accounts with {clients} devices …")
     with Served(folder / "prepared", files) as served:
         place.devices = uvloop.run(people.register(served, clients, 320))
     say(f"  {time.monotonic() - began:.1f} s")
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: report.Found = {}
+    loads, stolen = [machine.load()], machine.stolen_s()
     for name in names:
         for number in range(runs):
             began = time.monotonic()
             gc.collect()
             result = uvloop.run(SCENARIOS[name](place))
             found.setdefault(name, []).append(result)
+            loads.append(machine.load())
             say(f"{name} {number + 1}/{runs}, {time.monotonic() - began:.1f} s: {short(result)}")
+    result = report.results(
+        found,
+        command="python -m bench" + (" --quick" if options.quick else ""),
+        quick=options.quick,
+        loads=loads,
+        stolen_s=machine.stolen_s() - stolen,
+    )
+    for each in result["figures"]:
+        say(f"{each['id']:15} {each['value']:10.4g} {each['unit']:6} bar {each['bar']:g}, runs {each['runs']}")
+    say(f"checks {result['checks']}, load {result['load_average']}, stolen {result['stolen_s']} s")
+    if options.report or not (options.only or options.quick):
+        report.write(result)
     return 0
 
 

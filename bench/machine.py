@@ -56,15 +56,6 @@ def pss_kb(pid: int) -> int:
     raise OSError(f"no Pss in smaps_rollup of {pid}")
 
 
-def kernel_socket_kb() -> int:
-    """Kilobytes that the kernel's TCP buffers take, of the whole machine: not part of any process."""
-    for line in Path("/proc/net/sockstat").read_text().splitlines():
-        if line.startswith("TCP:"):
-            words = line.split()
-            return int(words[words.index("mem") + 1]) * (os.sysconf("SC_PAGE_SIZE") // 1024)
-    return 0
-
-
 def stolen_s() -> float:
     """Seconds since boot that the hypervisor gave to others, over all cores."""
     return int(Path("/proc/stat").read_text().split()[8]) / os.sysconf("SC_CLK_TCK")

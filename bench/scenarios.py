@@ -40,11 +40,10 @@ class Place:
     certificate: tuple[Path, Path]
     devices: list[Device] = field(default_factory=list)
     quick: bool = False
-    profile: str = ""
 
     def served(self) -> Served:
         """A server over a fresh copy of the prepared folder."""
-        return Served(copied(self.folder / "prepared", self.folder / "run"), self.certificate, profile=self.profile)
+        return Served(copied(self.folder / "prepared", self.folder / "run"), self.certificate)
 
     def own_server(self) -> Served:
         """An empty server that calls itself what it is reached by, for real clients."""
@@ -254,6 +253,14 @@ async def fanout(place: Place, *, receivers: int = 256, at_once: int = 4) -> dic
     }
 
 
+async def shapes(place: Place) -> dict[str, float]:
+    """`online` with other numbers of pairs and of sends under way in each: how much doing many at once saves."""
+    return {
+        f"{pairs} x {window}": (await online(place, pairs=pairs, window=window))["value"]
+        for pairs, window in ((256, 1), (64, 4), (16, 16))
+    }
+
+
 # ---------------------------------------------------------------- offline
 
 
@@ -342,12 +349,12 @@ async def idle(place: Place) -> dict[str, float]:
         warm = place.devices[-1]
         close([await logged_in(Receiver(), served, warm, tls)])
         await asyncio.sleep(0.5)
-        before, sockets_before = machine.pss_kb(served.pid), machine.kernel_socket_kb()
+        before = machine.pss_kb(served.pid)
         meter = Meter(served)
         lines = await gathered([logged_in(Receiver(), served, each, tls) for each in place.devices[:wanted]], 64)
         logins = meter.read()
         await asyncio.sleep(2.0)
-        after, sockets = machine.pss_kb(served.pid), machine.kernel_socket_kb()
+        after = machine.pss_kb(served.pid)
         addressed = [each for each in place.devices[:wanted] if each.addresses]
         frames = [send_frames([each.addresses[0]], BODY_BYTES, 1)[0] for each in addressed]
         sender: Any = await connect(Sender(frames, 1), served.port, tls)
@@ -363,7 +370,6 @@ async def idle(place: Place) -> dict[str, float]:
     return {
         "value": (after - before) / wanted,
         "connections": wanted,
-        "kernel_kb": (sockets - sockets_before) / wanted,
         "after_message_kb": (used - after) / len(frames),
         "login_ms": logins["server_ns"] / wanted / 1e6,
         "idle_cpu_percent": quiet["server_busy"] * 100,

@@ -30,14 +30,11 @@ _running: set["Served"] = set()
 class Served:
     """A server over *folder*. A context manager: leaving it stops the server, at once after an error."""
 
-    def __init__(
-        self, folder: Path, certificate: tuple[Path, Path], *, origin: str = ORIGIN, port: int = 0, profile: str = ""
-    ) -> None:
+    def __init__(self, folder: Path, certificate: tuple[Path, Path], *, origin: str = ORIGIN, port: int = 0) -> None:
         self.folder = folder
         self._certificate = certificate
         self._origin = origin
         self._port = port
-        self._profile = profile
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
         self.start_s = 0.0
@@ -47,7 +44,7 @@ class Served:
         certificate, key = self._certificate
         host = "127.0.0.1" if self._origin else "localhost"
         command = [
-            *(self._profile.split() or [sys.executable]), "-m", "taube", "serve",
+            sys.executable, "-m", "taube", "serve",
             "--data", str(self.folder / "data"), "--listen", f"{host}:{self._port}",
             "--tls-cert", str(certificate), "--tls-key", str(key),
             *(["--url", self._origin] if self._origin else []),
