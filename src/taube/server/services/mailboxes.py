@@ -121,8 +121,8 @@ class Mailbox:
 
     __slots__ = (
         "attached", "caught_up_at", "cursor", "delivered", "envelopes", "fetching", "flights", "flying_bytes",
-        "forgotten", "gone", "held", "id", "link", "live", "loading", "queue", "revoked", "settled", "slow", "stored_bytes", "storing",
-        "top", "waiting",
+        "forgotten", "gone", "held", "id", "link", "live", "loading", "queue", "revoked", "settled", "slow",
+        "stored_bytes", "storing", "top", "waiting",
     )  # fmt: skip
 
     def __init__(self, mailbox: MailboxId) -> None:
