@@ -377,7 +377,11 @@ class Client:
         return [m.state for m in self.account.chat(chat).messages(10_000) if m.mine]
 
     def notices(self) -> list[str]:
-        return [entry.text for entry in self.store.journal_after(0) if entry.kind == "notice"]
+        rows = [m for chat in self.account.chats() for m in chat.messages(10_000) if m.kind == "notice"]
+        assert {row.text for row in rows} <= {e.text for e in self.store.journal_after(0) if e.kind == "notice"} | {
+            "left the chat"
+        }
+        return [row.text for row in rows]
 
     def group(self, chat: str) -> Any:
         """The row of the group that the chat uses."""

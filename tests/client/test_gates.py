@@ -242,6 +242,45 @@ def test_restored_server_gets_the_gates_back_and_nobody_is_split(world: World) -
 
 
 @spec("DEV-26")
+def test_restored_server_learns_again_of_devices_and_revoked_addresses(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")
+        lists, devices, addresses = dict(world.accounts), dict(world.devices), dict(world.addresses)
+        await bob.account.chat("alice").block()
+        await world.settle()
+        bob.store.home.stamp_file.unlink()  # as if copied
+        bob.restart()
+        await world.settle()
+        device = bob.vault.device
+        world.accounts, world.devices, world.addresses = lists, devices, addresses
+        world.generation = os.urandom(16)
+        alice.link = bob.link = None
+        await world.settle()
+        assert device in world.devices
+        assert world.accounts[bob.vault.account][2] == 2
+
+    run(story())
+
+
+@spec("DEV-26")
+def test_restored_server_is_told_again_what_is_blocked(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")
+        addresses = dict(world.addresses)
+        await bob.account.chat("alice").block()
+        await world.settle()
+        world.addresses = addresses
+        world.generation = os.urandom(16)
+        alice.link = bob.link = None
+        await world.settle()
+        await alice.account.chat("bob").send_text("refused")
+        await world.settle()
+        assert alice.states("bob") == ["failed"]
+
+    run(story())
+
+
+@spec("DEV-26")
 def test_fork_found_after_a_restore_is_mended_by_a_successor(world: World) -> None:
     async def story() -> None:
         alice, bob = await friends(world, "alice", "bob")

@@ -227,9 +227,7 @@ class Contacts:
             self._store.rename_chat(chat.id, self.free_name(name, chat.id), "profile")
             self._store.note("chat", chat.id)
             if same and chat.state == "request":
-                self._store.note(
-                    "notice", chat.id, text=f"This is another account than the {name} whom you know: check who it is."
-                )
+                self._vault.notice(chat.id, f"This is another account than the {name} whom you know: check who it is.")
 
     def free_name(self, name: str, chat: bytes | None = None) -> str:
         """*name*, or with -2, -3, … when another chat has it."""

@@ -15,6 +15,7 @@ from taube.client.e2e import (
     PACKAGES_SCOPE,
     SUITE_CLASSIC,
     SUITE_HYBRID,
+    CoreError,
     DeviceKeys,
 )
 from taube.client.errors import EX_NOPERM, Refused, TryLater, WrongInput
@@ -187,7 +188,13 @@ class Devices:
             if error.kind is not ADDRESS_GONE:
                 raise
         with self._store.write():
-            self._store.forget_address(serial)
+            self._store.use_address(serial, "revoked")
+            self._store.forget_chore("revoke", serial)
+
+    def revoke_again(self) -> None:
+        """A restored server may have forgotten what was revoked; inside a transaction."""
+        for address in self._store.addresses("revoked"):
+            self._store.add_chore("revoke", address.serial, b"", self._vault.now_ms())
 
     async def _mint(self, link: DeviceLink, count: int) -> None:
         minted = await link.expect(Minted, lambda request: MintAddresses(request, min(count, 64)))
@@ -304,10 +311,9 @@ class Devices:
                         self._store.forget_chore("ask", group.id)
                         self._store.add_chore("ask", group.id, b"", now_ms)
                 for chat in self._store.chats():
-                    self._store.note(
-                        "notice",
+                    self._vault.notice(
                         chat.id,
-                        text="This is a copy of the account's folder: it asks to be let in as a new device.",
+                        "This is a copy of the account's folder: it asks to be let in as a new device.",
                     )
             self.set_stamp()
             return True
@@ -330,6 +336,17 @@ class Devices:
                 self._set_device(keys, info.counter + 1)
         with self._store.write():
             self._store.set_meta("list_due", None)
+
+    async def restore_list(self) -> bool:
+        """If the server has an older device list than ours (it was restored): give it ours. Whether it took it."""
+        try:
+            newest = await self.fetch_certificate(self._vault.account)
+            info = self._vault.core.check_certificate(newest)
+        except (WireError, CoreError):
+            return False
+        if info.counter >= self._store.meta_int("counter"):
+            return False
+        return await self._offer_list(await self._network.anonymous("register"))
 
     async def _offer_list(self, link: Link) -> bool:
         """Whether the server took our device list; False when it has one with the same or a higher counter."""

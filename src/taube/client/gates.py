@@ -219,7 +219,7 @@ class Gates:
         self._store.put_passed(Passed(group.id, before.epoch, k, name, value, now_ms))
         if applied.verdict == "removed":
             self._store.set_standing(group.id, "left", now_ms)
-            self._store.note("notice", group.chat, text="You are no longer a member of this chat.")
+            self._vault.notice(group.chat, "You are no longer a member of this chat.")
         else:
             self._store.set_epoch(group.id, applied.epoch)
         if tell:
@@ -245,7 +245,7 @@ class Gates:
             if self._vault.learn(member):
                 contact = self._store.contact(account)
                 name = contact.name if contact is not None and contact.name else "Your contact"
-                self._store.note("notice", group.chat, text=f"{name} uses another device now.")
+                self._vault.notice(group.chat, f"{name} uses another device now.")
 
     def _usable(self, group_id: bytes) -> bool:
         group = self._store.group(group_id)

@@ -50,7 +50,7 @@ class Rejoin:
             chat = self._store.chat(group.chat)
             if chat is not None and chat.group_id == group_id:
                 self._store.add_chore("ask", group_id, b"", self._vault.now_ms())
-                self._store.note("notice", group.chat, text=f"This device asks to be let back in: {reason}.")
+                self._vault.notice(group.chat, f"This device asks to be let back in: {reason}.")
 
     async def ask(self, chore: Chore) -> None:
         """Ask the next member that was not asked yet; after a day without an answer tell the person, and start anew."""
@@ -93,7 +93,7 @@ class Rejoin:
             self._store.add_chore("successor", group.chat, b"", self._vault.now_ms())
         else:
             text = "Nobody let this device back in for a day: ask someone who manages the chat to add you again."
-        self._store.note("notice", group.chat, text=text)
+        self._vault.notice(group.chat, text)
 
     def _may_succeed(self, info: GroupInfo) -> bool:
         return self._vault.account in info.context.admins
@@ -114,7 +114,7 @@ class Rejoin:
         self._store.hurry_outgoing(known.chat, self._vault.now_ms())
         self._store.forget_chore("ask", known.id)
         self._store.forget_chore("successor", known.chat)
-        self._store.note("notice", known.chat, text="This device is back in the chat.")
+        self._vault.notice(known.chat, "This device is back in the chat.")
         return True
 
     # ---------------------------------------------------------------- others are lost
@@ -200,7 +200,7 @@ class Rejoin:
             self._contacts.found(chat.id, context, claimed)
             self._store.forget_chore("successor", chore.subject)
             self._store.forget_chore("ask", group.id)
-            self._store.note("notice", chat.id, text="The encryption of this chat was started anew.")
+            self._vault.notice(chat.id, "The encryption of this chat was started anew.")
 
     def succeeded(self, joined: Joined, predecessor: Group, serial: bytes) -> bool:
         """A Welcome into a group that names one of ours as its predecessor; inside `work`. Whether it may be."""
@@ -238,7 +238,7 @@ class Rejoin:
                     self._store.forget_chore("ask", group.id)
             self._store.forget_chore("successor", chat.id)
             self._outbox.send_again(chat.id)
-            self._store.note("notice", chat.id, text="The encryption of this chat was started anew.")
+            self._vault.notice(chat.id, "The encryption of this chat was started anew.")
         return True
 
     def _goes_before(self, group_id: bytes, predecessor: bytes, current: Group) -> bool:

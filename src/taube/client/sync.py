@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import random as random_module
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -58,6 +59,7 @@ class Engine:
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = random_module.random,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.vault = vault
         self.store = vault.store
@@ -81,6 +83,8 @@ class Engine:
         """Why there will be none any more."""
         self._sleep = sleep
         self._random = random
+        self._monotonic = monotonic
+        self._connected_s = 0.0
         self._lock: Lock | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._wake_sender = asyncio.Event()
@@ -100,18 +104,25 @@ class Engine:
         """Log in, and do what comes before the mailbox. Raises TransportError, WireError, DeviceReplaced."""
         await self.devices.publish_list()
         try:
-            link = await self.network.device(self.vault.account, self.vault.device, self.devices.sign)
+            link = await self._login()
         except WireError as error:
             if error.kind.retry is Retry.LATER:
                 raise
-            raise DeviceReplaced(
-                "The server no longer knows this device: another copy of its folder took over, or the account was"
-                " deleted. What is stored here can still be read."
-            ) from error
+            if not await self.devices.restore_list():
+                raise DeviceReplaced(
+                    "The server no longer knows this device: another copy of its folder took over, or the account was"
+                    " deleted. What is stored here can still be read."
+                ) from error
+            link = await self._login()
         new_generation = self._greet(link.welcome)
         await self._reclaim()
         await self.devices.upkeep(link, replace=new_generation)
         self.link = link
+        return link
+
+    async def _login(self) -> DeviceLink:
+        link = await self.network.device(self.vault.account, self.vault.device, self.devices.sign)
+        self._connected_s = self._monotonic()
         return link
 
     def receive(self, link: DeviceLink, batch: list[Event]) -> None:
@@ -185,7 +196,6 @@ class Engine:
             await self._remove(chore)
         elif chore.kind == "revoke" and self.link is not None:
             await self.devices.revoke(self.link, chore.subject)
-            self._forget(chore)
 
     async def _remove(self, chore: Chore) -> None:
         """Someone left: remove its leaf, if that is still ours to do."""
@@ -236,12 +246,23 @@ class Engine:
                         self.store.add_chore("reclaim", group.id, b"", self.vault.now_ms())
             if generation != welcome.generation:
                 self.store.set_meta("generation", welcome.generation)
+            if is_new:
+                self.devices.revoke_again()
             self._set_synced(welcome.now_ms)
             return is_new
 
     def _set_synced(self, server_now_ms: int) -> None:
         if server_now_ms - self.store.meta_int("synced_ms") >= SYNCED_EVERY_MS:
             self.store.set_meta("synced_ms", server_now_ms)
+
+    def keep_synced(self) -> None:
+        """While the link lives, we are not away: remember the server's time now and then."""
+        if self.link is not None and self.caught_up:
+            connected_ms = int((self._monotonic() - self._connected_s) * 1000)
+            now_ms = self.link.welcome.now_ms + connected_ms
+            if now_ms - self.store.meta_int("synced_ms") >= SYNCED_EVERY_MS:
+                with self.store.write():
+                    self._set_synced(now_ms)
 
     async def _reclaim(self) -> None:
         """The server was restored from a backup: claim again the gate that each group passed last.
@@ -392,6 +413,7 @@ class Engine:
             if not self.owner or not self.caught_up or self.link is None:
                 continue
             try:
+                self.keep_synced()
                 await self.do_chores()
                 back_off.succeeded()
             except Exception as error:

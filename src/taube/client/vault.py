@@ -116,6 +116,14 @@ class Vault:
         for scope in changed:
             self._versions[scope] = self.store.bump_scope(scope)
 
+    def notice(self, chat: bytes, text: str) -> None:
+        """Tell the person something about the chat, in its history and as an event; inside a transaction."""
+        row = self.store.chat(chat)
+        sender = row.peer if row is not None and row.peer is not None else b""
+        now_ms = self.now_ms()
+        self.store.add_message(chat, self.random(16), sender, 0, now_ms, "notice", text, "received", unread=True)
+        self.store.note("notice", chat, text=text)
+
     # ---------------------------------------------------------------- certificates
 
     def known(self) -> dict[bytes, int]:
