@@ -193,8 +193,8 @@ def compared(by_id: dict[str, dict[str, Any]]) -> list[str]:
 METHOD = """
 - `make bench` (five runs of each scenario, medians; under 30 minutes) or `QUICK=1 make bench` (one short run each,
   under two minutes, not written down). Every scenario starts its own `taube serve` with default settings over a copy
-  of the same prepared folder; nothing but loopback is used, and every server is stopped by its pid, also after Ctrl-C or
-  if the bench is killed.
+  of the same prepared folder. Only loopback is used; every server is stopped by its pid, also after Ctrl-C or when the
+  bench itself is killed.
 - The server is pinned to one core, the load generator to the other. CPU is what the kernel's scheduler gave all threads
   of the server (`/proc/PID/task/*/schedstat`), user and system time together; memory is the proportional set size
   (`smaps_rollup`), so that what the kernel keeps for sockets is not in it.
