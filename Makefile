@@ -4,7 +4,7 @@
 # make test     everything that CI runs: format, lint, types and tests (under 10 minutes on 2 cores)
 # make check    the same without the tests that start real servers (about a minute)
 # make test-slow   the long random runs, before anything is called done
-# make bench    measures what the server costs and writes bench/results.json
+# make bench    measures what the server costs and writes bench/results.json; QUICK=1 make bench: one short run
 # make chaos    faults for ten minutes: crashes, cut connections, full disks; says what was broken
 # make docs     writes the generated tables and vectors anew
 # make lock     writes the locked requirements anew (needs uv)
@@ -43,7 +43,7 @@ test-slow: lint
 	@echo "All tests, the long random ones too …" && TAUBE_HYPOTHESIS=slow $(WITH_PATH) $(BIN)/python -m pytest -n 2 --slow --timeout 3600
 
 bench: dev
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench $(if $(QUICK),--quick)
 
 chaos: dev
 	@$(BIN)/python -m tests.chaos --minutes 10
