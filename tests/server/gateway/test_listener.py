@@ -1,6 +1,7 @@
 """The public port: TLS, pages beside the WebSocket, first bytes that are slow, too many or nonsense."""
 
 import asyncio
+import contextlib
 import ssl
 
 import pytest
@@ -114,6 +115,29 @@ async def test_slow_endless_and_senseless_first_bytes_are_cut_off(rig):
             assert await half.read() == b""
         await asyncio.sleep(0.05)
         assert server.server._listener.sources.total == 0
+
+
+async def test_a_socket_that_says_nothing_is_closed_and_plain_http_on_the_tls_port_is_told_so(rig):
+    hasty = ServerConfig(listener=ListenerConfig(handshake_timeout_s=0.1))
+    async with rig(config=hasty) as server:
+        host, _, port = server.server.url.partition("://")[2].rpartition(":")
+        for said, answer in [(b"", b""), (b"GET / HTTP/1.1\r\n\r\n", b"https"), (b"\x00", b"")]:
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(said)
+            async with asyncio.timeout(10):
+                with contextlib.suppress(ConnectionResetError):
+                    assert answer in await reader.read()
+            writer.close()
+        await asyncio.sleep(0.05)
+        assert server.server._listener.sources.total == 0
+
+
+async def test_many_handshakes_at_once_all_come_through(rig):
+    few = ServerConfig(listener=ListenerConfig(handshakes_per_turn=1, accepts_per_turn=4))
+    async with rig(config=few) as server:
+        clients = await asyncio.gather(*(server.connect() for _ in range(60)))
+        assert len(server.server.hub) == 60
+        assert isinstance(await clients[-1].call(lambda n: m.ReadGate(n, bytes(32))), m.GateState)
 
 
 async def test_every_connection_is_forgotten_when_it_ends(rig):

@@ -13,11 +13,13 @@ It knows no command, no session and no service. Source: docs/protocol/connection
 import asyncio
 import base64
 import binascii
+import contextlib
 import errno
 import importlib.metadata
 import ipaddress
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,12 +52,14 @@ class ListenerConfig:
 
     accepts_per_turn: int = 32
     """Connections accepted in one turn of the loop, so that those already here are served in between."""
+    handshakes_per_turn: int = 8
+    """TLS handshakes begun in one turn of the loop; the others wait."""
     connections: int = 100_000
     """Open connections altogether; more are closed at once."""
     connections_per_source: int = 4096
     """Open connections of one IPv4 address or one IPv6 /64 network (mobile networks hide many phones behind one)."""
     handshake_timeout_s: float = 10.0
-    """Time for the TLS handshake."""
+    """Time until the first byte, and then for the TLS handshake."""
     shutdown_timeout_s: float = 3.0
     """Time for a peer to take what was written last, and to say goodbye."""
     head_timeout_s: float = 10.0
@@ -462,6 +466,81 @@ class FirstBytes(asyncio.BufferedProtocol):
 # ---------------------------------------------------------------- the port
 
 
+class Doorstep:
+    """Sockets that were accepted and have not spoken yet: they cost no TLS state until their first byte is there.
+
+    Those that speak are let in a few at a time in each turn of the loop, so that a flood of handshakes makes newcomers
+    wait and nobody else. *enter* takes a socket in; *leave* is told of one that went, or was sent, away.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        config: ListenerConfig,
+        enter: Callable[[socket.socket, str | None], None],
+        leave: Callable[[str | None], None],
+    ) -> None:
+        self._loop = loop
+        self._config = config
+        self._enter = enter
+        self._leave = leave
+        self._silent: dict[int, tuple[socket.socket, str | None, asyncio.TimerHandle]] = {}
+        self._spoken: deque[tuple[socket.socket, str | None]] = deque()
+
+    def wait(self, sock: socket.socket, source: str | None) -> None:
+        """Let *sock* in when it speaks; close it when it stays silent for too long."""
+        number = sock.fileno()
+        deadline = self._loop.call_later(self._config.handshake_timeout_s, self._forget, number)
+        self._silent[number] = (sock, source, deadline)
+        self._loop.add_reader(number, self._speaks, number)
+
+    def clear(self) -> None:
+        for number in list(self._silent):
+            self._forget(number)
+        while self._spoken:
+            self._send_away(*self._spoken.popleft())
+
+    def _forget(self, number: int) -> None:
+        sock, source, deadline = self._silent.pop(number)
+        deadline.cancel()
+        self._loop.remove_reader(number)
+        self._send_away(sock, source)
+
+    def _speaks(self, number: int) -> None:
+        sock, source, deadline = self._silent.pop(number)
+        deadline.cancel()
+        self._loop.remove_reader(number)
+        try:
+            first = sock.recv(1, socket.MSG_PEEK)
+        except OSError:
+            first = b""
+        if first == b"\x16":  # the record type of a TLS handshake
+            if not self._spoken:
+                self._loop.call_soon(self._let_in)
+            self._spoken.append((sock, source))
+            return
+        if first.isalpha():
+            with contextlib.suppress(OSError):
+                sock.send(_TLS_ONLY)
+        self._send_away(sock, source)
+
+    def _let_in(self) -> None:
+        for _ in range(min(self._config.handshakes_per_turn, len(self._spoken))):
+            self._enter(*self._spoken.popleft())
+        if self._spoken:
+            self._loop.call_soon(self._let_in)
+
+    def _send_away(self, sock: socket.socket, source: str | None) -> None:
+        sock.close()
+        self._leave(source)
+
+
+_TLS_ONLY: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 42\r\nConnection: close\r\n\r\n"
+    b"This server speaks https:// (TLS 1.3) only"
+)
+
+
 class Listener:
     """Accepts connections on bound sockets and hands each to `FirstBytes`.
 
@@ -491,6 +570,7 @@ class Listener:
         self._may_connect = may_connect
         self._refused = refused
         self._greeting: set[Any] = set()
+        self._doorstep = Doorstep(loop, config, self._greet, self._sent_away)
         self.http = http_protocols(loop, application)
         self._accepting = False
 
@@ -509,12 +589,17 @@ class Listener:
         self._sockets = []
 
     def give_up(self) -> None:
-        """Break off handshakes still under way. Call after `stop`."""
+        """Break off what has not become a connection yet. Call after `stop`."""
+        self._doorstep.clear()
         for transport in list(self._greeting):
             transport.abort()
 
     def released(self, source: str | None) -> None:
         self.sources.release(source)
+
+    def _sent_away(self, source: str | None) -> None:
+        self._refused("handshake")
+        self.released(source)
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(self.config.accepts_per_turn):
@@ -545,27 +630,29 @@ class Listener:
         elif not self._may_connect(source) or not self.sources.admit(source):
             reason = "source"
         else:
-            self._greet(sock, source)
+            sock.setblocking(False)
+            if self.tls is None:
+                self._greet(sock, source)
+            else:
+                self._doorstep.wait(sock, source)
             return
         self._refused(reason)
         sock.close()
 
     def _greet(self, sock: socket.socket, source: str | None) -> None:
         """Shake hands; `FirstBytes` releases the source when the connection ends, this only if it never began."""
-        sock.setblocking(False)
         waiter = self.loop.create_future()
 
         def greeted(waiter: asyncio.Future[None]) -> None:
             self._greeting.discard(transport)
             if waiter.cancelled() or waiter.exception() is not None:
-                self._refused("handshake")
-                self.released(source)
+                self._sent_away(source)
 
         try:
             transport = make_transport(self.loop, FirstBytes(self, source), sock, self.tls, waiter, self.config)
         except OSError:  # the peer has gone already
-            self.released(source)
             sock.close()
+            self._sent_away(source)
             return
         self._greeting.add(transport)
         waiter.add_done_callback(greeted)
