@@ -3,6 +3,8 @@
 from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scripts.generate_vectors import MESSAGES
 from taube.wire import codec, errors
@@ -32,6 +34,7 @@ from taube.wire.messages import (
 )
 from taube.wire.session import ANSWERS, MAX_UNDER_WAY, TRANSITIONS, ClientSession, ServerSession, State
 from tests.spec import spec
+from tests.wire import strategies
 
 EXAMPLES: dict[type, Message] = {type(message): message for message in reversed(MESSAGES)}
 PAIRS = [(state, kind) for state in State for kind in EXAMPLES]
@@ -288,3 +291,17 @@ def test_a_drain_is_announced_and_changes_nothing_yet() -> None:
 def test_caught_up_reaches_the_client() -> None:
     client = client_in(State.DEVICE)
     assert client.receive(codec.encode(CaughtUp(0))) == CaughtUp(0)
+
+
+@spec("CON-13", "CON-20", "CON-22")
+@given(st.lists(st.binary(max_size=40) | strategies.any_message().map(codec.encode), max_size=12))
+def test_whatever_either_end_receives_is_a_message_or_a_frame_error(frames: list[bytes]) -> None:
+    for state in State:
+        for session in (server_in(state), client_in(state)):
+            for frame in frames:
+                before = session.state
+                try:
+                    session.receive(frame)
+                except FrameError:
+                    assert session.state is before
+                assert session.state in State
