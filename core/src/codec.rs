@@ -63,7 +63,17 @@ const TRUE: u8 = 0xc3;
 
 /// The MessagePack form of *value*.
 pub fn encode(value: &impl Serialize) -> Vec<u8> {
-    let mut writer = Writer { bytes: Vec::with_capacity(256), values: 0, small: 0 };
+    encode_with(value, None)
+}
+
+/// The MessagePack form of a record whose second field is a sequence of numbered records, of which only number *only* is
+/// written out; of each other one just [number].
+pub fn encode_only(value: &impl Serialize, only: u64) -> Vec<u8> {
+    encode_with(value, Some(only))
+}
+
+fn encode_with(value: &impl Serialize, only: Option<u64>) -> Vec<u8> {
+    let mut writer = Writer { bytes: Vec::with_capacity(256), values: 0, small: 0, only, depth: 0, field: 0 };
     value.serialize(&mut writer).expect("our types can be encoded");
     writer.bytes
 }
@@ -76,10 +86,14 @@ pub fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
 }
 
 /// *values* counts what was written, *small* the `u8`s among it: a sequence of nothing else becomes a byte string.
+/// *depth* and the outermost record's *field* say where we are, for `encode_only`.
 struct Writer {
     bytes: Vec<u8>,
     values: usize,
     small: usize,
+    only: Option<u64>,
+    depth: usize,
+    field: usize,
 }
 
 impl Writer {
@@ -154,17 +168,67 @@ struct Parts<'a> {
     length: usize,
     values: usize,
     small: usize,
+    field: usize,
+    skips: bool,
 }
+
+const OUTERMOST: usize = 1;
+const NUMBERED: usize = 3;
 
 impl<'a> Parts<'a> {
     fn begin(writer: &'a mut Writer, length: usize) -> Result<Self> {
         let start = writer.bytes.len();
         writer.array(length);
-        Ok(Parts { start, length, values: writer.values, small: writer.small, writer })
+        Ok(Self::after_head(writer, start, length))
+    }
+
+    fn after_head(writer: &'a mut Writer, start: usize, length: usize) -> Self {
+        writer.depth += 1;
+        Parts { start, length, values: writer.values, small: writer.small, field: 0, skips: false, writer }
+    }
+
+    fn field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
+        if self.enter() {
+            value.serialize(&mut *self.writer)?;
+        }
+        self.leave();
+        Ok(())
+    }
+
+    /// Whether the next field is to be written.
+    #[inline(never)]
+    fn enter(&mut self) -> bool {
+        if self.writer.depth == OUTERMOST {
+            self.writer.field = self.field;
+        }
+        !self.skips
     }
 
     #[inline(never)]
-    fn finish(self) {
+    fn leave(&mut self) {
+        if self.field == 0 && self.writer.depth == NUMBERED && self.writer.field == 1 {
+            self.skip_others();
+        }
+        self.field += 1;
+    }
+
+    /// Reads back the number that was just written; a record that is not wanted ends with it.
+    fn skip_others(&mut self) {
+        let Some(only) = self.writer.only else { return };
+        let mut reader = Reader { rest: &self.writer.bytes[self.start + 1..] };
+        if reader.unsigned().is_ok_and(|number| number != only) {
+            self.skips = true;
+            self.writer.bytes[self.start] = 0x91;
+        }
+    }
+
+    fn end(self) -> Result<()> {
+        self.writer.depth -= 1;
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn finish(self) -> Result<()> {
         let writer = self.writer;
         let is_bytes = self.length > 0 && writer.values - self.values == self.length && writer.small - self.small == self.length;
         if is_bytes {
@@ -175,6 +239,8 @@ impl<'a> Parts<'a> {
             writer.binary(bytes.len());
             writer.bytes.extend_from_slice(&bytes);
         }
+        writer.depth -= 1;
+        Ok(())
     }
 }
 
@@ -187,8 +253,7 @@ macro_rules! parts {
                 value.serialize(&mut *self.writer)
             }
             fn end(self) -> Result<()> {
-                $finish(self);
-                Ok(())
+                $finish(self)
             }
         }
     )*};
@@ -196,9 +261,9 @@ macro_rules! parts {
 
 parts! {
     SerializeSeq: serialize_element, Parts::finish;
-    SerializeTuple: serialize_element, |_| ();
-    SerializeTupleStruct: serialize_field, |_| ();
-    SerializeTupleVariant: serialize_field, |_| ();
+    SerializeTuple: serialize_element, Parts::end;
+    SerializeTupleStruct: serialize_field, Parts::end;
+    SerializeTupleVariant: serialize_field, Parts::end;
 }
 
 macro_rules! fields {
@@ -207,10 +272,10 @@ macro_rules! fields {
             type Ok = ();
             type Error = CodecError;
             fn serialize_field<T: Serialize + ?Sized>(&mut self, _: &'static str, value: &T) -> Result<()> {
-                value.serialize(&mut *self.writer)
+                self.field(value)
             }
             fn end(self) -> Result<()> {
-                Ok(())
+                Parts::end(self)
             }
         }
     )*};
@@ -228,7 +293,7 @@ impl ser::SerializeMap for Parts<'_> {
         value.serialize(&mut *self.writer)
     }
     fn end(self) -> Result<()> {
-        Ok(())
+        Parts::end(self)
     }
 }
 
@@ -332,7 +397,7 @@ impl<'a> Serializer for &'a mut Writer {
         let length = length.ok_or(CodecError)?;
         let start = self.bytes.len();
         self.head(length, 0x80, 15, [0, 0xde, 0xdf]);
-        Ok(Parts { start, length, values: self.values, small: self.small, writer: self })
+        Ok(Parts::after_head(self, start, length))
     }
     fn serialize_struct(self, _: &'static str, length: usize) -> Result<Parts<'a>> {
         Parts::begin(self, length)

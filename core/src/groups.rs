@@ -722,7 +722,8 @@ pub fn protect(provider: &Provider, group: &mut MlsGroup, contents: &[ByteBuf]) 
         if content.len() > MAX_BODY_BYTES {
             return Err(Kind::TooLarge.because("the content is above what an envelope holds"));
         }
-        let message = group.create_message(provider, &device, content).map_err(by(Kind::Internal))?;
+        let epoch = current_epoch(group);
+        let message = provider.storage.touching(epoch, || group.create_message(provider, &device, content)).map_err(by(Kind::Internal))?;
         let message = message.to_bytes().map_err(by(Kind::Internal))?;
         bodies.push(ByteBuf::from(envelope::seal_body(&keys.seal_key, TAG_MESSAGE, &message)?));
     }
@@ -739,8 +740,15 @@ fn received(kind: &'static str, epoch: u64) -> ReceivedFields {
 
 /// Opens one body and keeps what it changed; a body that is junk changes nothing.
 pub fn receive(provider: &Provider, group: &mut MlsGroup, body: &[u8]) -> Result<ReceivedFields> {
-    let rows = provider.storage.list(group.group_id().as_slice(), row::EPOCH_KEYS);
-    for (key, value) in rows.iter().rev() {
+    let group_id = group.group_id().as_slice().to_vec();
+    let current = current_epoch(group);
+    if group.is_active() {
+        let keys = EpochKeys::load(provider, &group_id, current)?;
+        if let Some(plaintext) = envelope::open_body(&keys.seal_key, body) {
+            return Ok(read_body(provider, group, current, &plaintext));
+        }
+    }
+    for (key, value) in provider.storage.list(&group_id, row::EPOCH_KEYS).iter().rev() {
         let keys: EpochKeys = decode(value)?;
         if let Some(plaintext) = envelope::open_body(&keys.seal_key, body) {
             let epoch = u64::from_be_bytes(fixed(&key[1..], "epoch")?);
@@ -775,7 +783,7 @@ fn read_message(provider: &Provider, group: &mut MlsGroup, epoch: u64, payload: 
     if !is_content || message.group_id() != group.group_id() || message.epoch().as_u64() != epoch {
         return None;
     }
-    match group.process_message(provider, message) {
+    match provider.storage.touching(epoch, || group.process_message(provider, message)) {
         Ok(processed) => {
             let sender = Identity::of(processed.credential()).ok()?;
             match processed.into_content() {

@@ -7,7 +7,7 @@
 //! A row's key is one byte that says what it is, then its epoch or reference if there are several.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
 };
 
@@ -15,8 +15,8 @@ use openmls_traits::storage::{CURRENT_VERSION as V, StorageProvider, traits};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
 
-pub use crate::codec::encode;
 use crate::codec;
+pub use crate::codec::encode;
 
 pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -93,29 +93,41 @@ impl State {
 
 /// The loaded scopes and what the running call has written.
 #[derive(Default)]
-pub struct Storage(RefCell<State>);
+pub struct Storage {
+    state: RefCell<State>,
+    touched: Cell<Option<u64>>,
+}
 
 impl Storage {
+    /// While *work* runs, of the message secrets only those of *epoch* and of the current epoch change: the others, which may be
+    /// many, are not written out to see that they are the same.
+    pub fn touching<T>(&self, epoch: u64, work: impl FnOnce() -> T) -> T {
+        self.touched.set(Some(epoch));
+        let result = work();
+        self.touched.set(None);
+        result
+    }
+
     pub fn load(&self, scope: Vec<u8>, rows: Rows) {
-        self.0.borrow_mut().scopes.insert(scope, rows);
+        self.state.borrow_mut().scopes.insert(scope, rows);
     }
 
     pub fn unload(&self, scope: &[u8]) {
-        self.0.borrow_mut().scopes.remove(scope);
+        self.state.borrow_mut().scopes.remove(scope);
     }
 
     pub fn is_loaded(&self, scope: &[u8]) -> bool {
-        let state = self.0.borrow();
+        let state = self.state.borrow();
         state.scopes.contains_key(scope) || state.step.cleared.contains(scope)
     }
 
     pub fn get(&self, scope: &[u8], key: &[u8]) -> Option<Vec<u8>> {
-        self.0.borrow().get(scope, key).cloned()
+        self.state.borrow().get(scope, key).cloned()
     }
 
     /// Keys and values of the rows of *scope* whose keys begin with *tag*, in order.
     pub fn list(&self, scope: &[u8], tag: u8) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let state = self.0.borrow();
+        let state = self.state.borrow();
         let range = vec![tag]..vec![tag + 1];
         let mut rows = Rows::new();
         if let Some(base) = state.scopes.get(scope).filter(|_| !state.step.cleared.contains(scope)) {
@@ -134,7 +146,7 @@ impl Storage {
         if !self.is_loaded(scope) {
             return Err(StorageError::NotLoaded);
         }
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state.borrow_mut();
         let is_as_before = state.base(scope, key) == value.as_ref();
         let rows = state.step.rows.entry(scope.to_vec()).or_default();
         if is_as_before {
@@ -147,14 +159,14 @@ impl Storage {
 
     /// Begin *scope* anew: whatever rows it had, loaded or not, are gone.
     pub fn clear(&self, scope: &[u8]) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state.borrow_mut();
         state.step.rows.remove(scope);
         state.step.cleared.insert(scope.to_vec());
     }
 
     /// Keep what the step wrote.
     pub fn commit(&self) {
-        let state = &mut *self.0.borrow_mut();
+        let state = &mut *self.state.borrow_mut();
         let step = std::mem::take(&mut state.step);
         for scope in step.cleared {
             state.scopes.insert(scope.clone(), Rows::new());
@@ -175,18 +187,28 @@ impl Storage {
 
     /// Forget what the step wrote.
     pub fn roll_back(&self) {
-        self.0.borrow_mut().step = Writes::default();
+        self.state.borrow_mut().step = Writes::default();
     }
 
     /// What was kept since the last time.
     pub fn take_deltas(&self) -> Vec<Delta> {
-        let kept = std::mem::take(&mut self.0.borrow_mut().kept);
+        let kept = std::mem::take(&mut self.state.borrow_mut().kept);
         let buf = |bytes: &[u8]| ByteBuf::from(bytes.to_vec());
         let cleared = kept.cleared.iter().map(|scope| Delta(buf(scope), ByteBuf::new(), None));
         let rows = kept.rows.into_iter().flat_map(|(scope, rows)| {
             rows.into_iter().map(move |(key, value)| Delta(buf(&scope), ByteBuf::from(key), value.map(ByteBuf::from)))
         });
         cleared.chain(rows).collect()
+    }
+
+    fn forget_past_except(&self, scope: &[u8], kept: &MessageSecrets) -> Result<()> {
+        let kept: BTreeSet<Vec<u8>> = kept.past.iter().map(|(epoch, _)| epoch_key(row::PAST_MESSAGE_SECRETS, *epoch)).collect();
+        for (key, _) in self.list(scope, row::PAST_MESSAGE_SECRETS) {
+            if !kept.contains(&key) {
+                self.put(scope, &key, None)?;
+            }
+        }
+        Ok(())
     }
 
     fn write(&self, group_id: &impl Serialize, tag: u8, value: &impl Serialize) -> Result<()> {
@@ -356,15 +378,13 @@ impl StorageProvider<V> for Storage {
 
     fn write_message_secrets<G: traits::GroupId<V>, T: traits::MessageSecrets<V>>(&self, group_id: &G, value: &T) -> Result<()> {
         let scope = scope_of(group_id)?;
-        let bytes = encode(value);
+        let touched = self.touched.get();
+        let bytes = touched.map_or_else(|| encode(value), |epoch| codec::encode_only(value, epoch));
         let parts = MessageSecrets::parse(&bytes).ok_or(StorageError::Corrupt)?;
-        let kept: BTreeSet<Vec<u8>> = parts.past.iter().map(|(epoch, _)| epoch_key(row::PAST_MESSAGE_SECRETS, *epoch)).collect();
-        for (key, _) in self.list(&scope, row::PAST_MESSAGE_SECRETS) {
-            if !kept.contains(&key) {
-                self.put(&scope, &key, None)?;
-            }
+        if touched.is_none() {
+            self.forget_past_except(&scope, &parts)?;
         }
-        for (epoch, tree) in &parts.past {
+        for (epoch, tree) in parts.past.iter().filter(|(epoch, _)| touched.is_none_or(|touched| touched == *epoch)) {
             self.put(&scope, &epoch_key(row::PAST_MESSAGE_SECRETS, *epoch), Some(tree.to_vec()))?;
         }
         self.put(&scope, &[row::MESSAGE_SECRETS], Some([&[0x92], parts.limit, parts.current].concat()))
