@@ -18,6 +18,7 @@ import heapq
 import itertools
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -306,11 +307,12 @@ def wait_for_line(path: Path, words: str, timeout_s: float = START_TIMEOUT_S) ->
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of the loopback that nobody listens on, below those that the system gives to outgoing connections."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def make_certificate(folder: Path, name: str = "localhost", *, days: int = 2) -> tuple[Path, Path]:
