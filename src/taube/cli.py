@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse(arguments)
         code = run(options, terminal)
-        sys.stdout.flush()
+        terminal.out.flush()
         return code
     except KeyboardInterrupt:
         return EX_INTERRUPTED

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import unicodedata
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from types import TracebackType
 from typing import Final, TextIO
 
@@ -63,9 +63,9 @@ class Terminal:
     """Where a command writes: *out* for what was asked for, *err* for everything else; tests give their own streams."""
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None, inp: TextIO | None = None) -> None:
-        self.out = out or sys.stdout
-        self.err = err or sys.stderr
-        self.inp = inp or sys.stdin
+        self.out = out or sys.stdout or StringIO()  # None when the caller closed it
+        self.err = err or sys.stderr or StringIO()
+        self.inp = inp or sys.stdin or StringIO()
         self.plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
         for stream in (self.out, self.err):
             if isinstance(stream, TextIOWrapper):

@@ -383,7 +383,11 @@ def test_tls_with_the_right_certificate_works_and_is_version_1_3(
             transport = transport_to(server, ssl_context=context_for(certificate[0], monkeypatch))
             link = await transport.anonymous("send")
             assert link._transport is not None
-            assert link._transport.underlying_transport.get_extra_info("ssl_object").version() == "TLSv1.3"
+            first = link._transport.underlying_transport.get_extra_info("ssl_object")
+            assert first.version() == "TLSv1.3"
+            again = await transport.anonymous("gate")
+            assert again._transport is not None
+            assert not again._transport.underlying_transport.get_extra_info("ssl_object").session_reused
             await transport.close()
 
     asyncio.run(main())

@@ -115,6 +115,11 @@ def test_a_broken_pipe_is_quiet() -> None:
     assert result.stderr == b""
 
 
+def test_closed_standard_streams_are_no_bug() -> None:
+    command = f"{sys.executable} -m taube me --home /nonexistent/home <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], timeout=30, check=False).returncode == 66
+
+
 def test_help_and_mistakes_load_neither_client_nor_server() -> None:
     program = (
         "import sys, taube.cli\n"
