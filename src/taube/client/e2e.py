@@ -259,10 +259,9 @@ ReceivedKind = Literal["content", "commit", "look_at_gate", "later", "duplicate"
 class Applied(NamedTuple):
     """What a commit did.
 
-    "applied": we are in *epoch*, the new one. "removed": it removed us, *epoch* is the last we saw. "void": every
-    member judges the value bad alike: go to k + 1.
-    "stuck": only we cannot apply it: ask for a rejoin. After "void" and "stuck" the state is as before and only
-    *epoch* (the current) is set.
+    "applied": we are in *epoch*, the new one. "removed": it removed us; *epoch* is the one that we are not part of.
+    "void": every member judges the value bad alike: go to k + 1. "stuck": only we cannot apply it: ask for a rejoin.
+    After "void" and "stuck" the state is as before and only *epoch* (the current) is set.
     """
 
     verdict: Verdict
@@ -282,19 +281,15 @@ class Applied(NamedTuple):
     Byte for byte what the committer sends.
     """
     outdated: tuple[tuple[bytes, bytes], ...] = ()
-    """Added or changed leaves whose device list is older than `known` says: remove them, or tell.
-
-    (All must apply it alike.)
-    """
+    """Added or changed leaves whose device list is older than `known` says (GRP-58): remove them, or tell."""
 
 
 class Received(NamedTuple):
     """What one envelope body turned out to be.
 
-    "content": *content* from *sender*. "commit": nothing applied yet, call `apply_gate_value(k, gate_value)`.
-    "look_at_gate": a commit was made at gate *k*.
-    "later": no seal key opens it; perhaps of a next epoch: set it aside. "duplicate": opened before. "junk": never
-    usable.
+    "content": *content* from *sender*. "commit": a member says that gate *k* holds *gate_value*; nothing is applied yet:
+    claim the gate with it and apply what the gate answers. "look_at_gate": the same without the value. "later": no seal
+    key opens it, perhaps one of a next epoch will: set it aside. "duplicate": opened before. "junk": never usable.
     """
 
     kind: ReceivedKind
