@@ -287,7 +287,7 @@ class Applied(NamedTuple):
 class Received(NamedTuple):
     """What one envelope body turned out to be.
 
-    "content": *content* from *sender*. "commit": a member says that gate *k* holds *gate_value*; nothing is applied yet:
+    "content": *content* from *sender*. "commit": a member says that gate *k* holds *gate_value*; nothing is applied:
     claim the gate with it and apply what the gate answers. "look_at_gate": the same without the value. "later": no seal
     key opens it, perhaps one of a next epoch will: set it aside. "duplicate": opened before. "junk": never usable.
     """
