@@ -59,9 +59,25 @@ LONG = Size(receivers=24, senders=6, rate=60.0, talkers=4, talk_rate=4.0, longes
 class FaultyServer(Server):
     """`taube serve` on a machine that can be broken. Its journal of syncs goes into the history after each run."""
 
-    def __init__(self, folder: Path, machine: Machine | None, proxy_port: int, listen_port: int) -> None:
-        super().__init__(folder, port=proxy_port, listen_port=listen_port)
+    def __init__(
+        self,
+        folder: Path,
+        machine: Machine | None = None,
+        proxy_port: int | None = None,
+        listen_port: int | None = None,
+        *,
+        tls: bool = True,
+        config: str = "",
+    ) -> None:
+        """*config*: what stands in the file of settings."""
+        super().__init__(folder, tls=tls, port=proxy_port, listen_port=listen_port)
         self.machine = machine
+        self.config = folder / "config.toml" if config else None
+        if self.config is not None:
+            self.config.write_text(config)
+
+    def command(self) -> list[str]:
+        return super().command() + (["--config", str(self.config)] if self.config is not None else [])
 
     def begin(self, *, record: bool = False) -> None:
         """Start; with *record*, a power cut may follow."""

@@ -1,0 +1,324 @@
+"""Disks that are full, failing, slow, damaged or read-only: refused or degraded in one sentence, back by themselves."""
+
+import asyncio
+import ctypes
+import errno
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from taube.testing import CommandFailed
+from taube.wire import messages as m
+from tests.chaos.faults import Machine
+from tests.chaos.folk import Folk, memory_kb, metric
+from tests.chaos.world import FaultyServer
+
+needs_machine = pytest.mark.skipif(not Machine.possible(), reason="needs Linux and a C compiler")
+BODY = bytes(3000)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path / "machine")
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., FaultyServer]]:
+    servers: list[FaultyServer] = []
+
+    def start(machine: Machine | None = None, **options: str) -> FaultyServer:
+        server = FaultyServer(tmp_path, machine, tls=False, **options)  # type: ignore[arg-type]
+        servers.append(server)
+        server.begin()
+        return server
+
+    yield start
+    for server in servers:
+        if server.machine is not None:
+            server.machine.heal()
+        server.kill()
+
+
+async def until(is_so: Callable[[], bool], timeout_s: float = 15.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < end, "it never came to that"
+        await asyncio.sleep(0.01)
+
+
+def said(server: FaultyServer) -> str:
+    """All that the server said; it never shows a traceback."""
+    text = server.log.read_text()
+    assert "Traceback" not in text, text
+    return text
+
+
+# ---------------------------------------------------------------- slow, full, failing
+
+
+@needs_machine
+async def test_nothing_is_kept_before_it_is_on_the_disk(serve: Callable[..., FaultyServer], machine: Machine) -> None:
+    async with Folk(serve(machine)) as folk:
+        bob = await folk.member()
+        sender = await folk.connect()
+        machine.hold_sync = 1
+        sending = sender.post(lambda n: m.Send(n, 0, [bob.address], b"x"))
+        claiming = sender.post(lambda n: m.ClaimGate(n, b"g" * 32, b"v"))
+        await until(lambda: machine.held > 0)
+        await asyncio.sleep(0.1)
+        assert not sending.done() and not claiming.done()
+        machine.hold_sync = 0
+        async with asyncio.timeout(15):
+            assert (await sending).statuses == bytes([m.STATUS_KEPT])  # type: ignore[union-attr]
+            assert isinstance(await claiming, m.GateState)
+
+
+@needs_machine
+@pytest.mark.parametrize(
+    ("fault", "value"),
+    [("full", 1), ("sync_error", errno.EIO), pytest.param("write_error", errno.EIO, marks=pytest.mark.slow)],
+)
+async def test_a_disk_that_takes_nothing_is_told_to_senders_and_loses_nothing(
+    serve: Callable[..., FaultyServer], machine: Machine, fault: str, value: int
+) -> None:
+    server = serve(machine)
+    async with Folk(server) as folk:
+        away, here = await folk.members(2)
+        device = await folk.online(here)
+        await device.next(m.CaughtUp)
+        kept = []
+        for n in range(20):
+            assert await folk.kept(away, b"before %d" % n)
+            kept.append(b"before %d" % n)
+        setattr(machine, fault, value)
+        refused = 0
+        for n in range(60):
+            body = b"during %d " % n + BODY
+            if await folk.kept(away, body):
+                kept.append(body)
+            else:
+                refused += 1
+        assert refused, "a broken disk was not noticed"
+        sender = await folk.sender()
+        live = sender.post(lambda n: m.Send(n, 0, [here.address], b"live"))
+        device.acknowledge((await device.next(m.Deliver)).number)
+        assert (await live).statuses == bytes([m.STATUS_KEPT])  # type: ignore[union-attr]
+        assert (await folk.read_all(away, acknowledge=False))[:20] == kept[:20], "what is intact can be read"
+        claimed = await sender.call(lambda n: m.ClaimGate(n, b"g" * 32, BODY))
+        assert isinstance(claimed, m.Failed) and claimed.retry_after_ms
+        setattr(machine, fault, 0)
+        body = b"after"
+        async with asyncio.timeout(20):
+            while not await folk.kept(away, body):
+                await asyncio.sleep(0.1)
+        kept.append(body)
+        assert await folk.read_all(away) == kept
+        assert await folk.read_all(away) == []
+        assert metric(server, "taube_storage_problems_total") > 0
+        claimed = await sender.call(lambda n: m.ClaimGate(n, b"g" * 32, b"mine"))
+        assert claimed.value == b"mine", "a claim that was refused was not made"
+    assert said(server).count("storage") >= 1
+    assert server.stop() == 0
+
+
+@needs_machine
+async def test_a_mailbox_that_cannot_be_read_is_tried_again_and_the_others_are_served(
+    serve: Callable[..., FaultyServer], machine: Machine
+) -> None:
+    server = serve(machine)
+    async with Folk(server) as folk:
+        away, here = await folk.members(2)
+        device = await folk.online(here)
+        await device.next(m.CaughtUp)
+        bodies = [b"%d " % n + BODY for n in range(40)]
+        await folk.fill(away, bodies)
+        server.kill()  # so that nothing is in its cache
+        server.begin()
+        device = await folk.online(here)
+        await device.next(m.CaughtUp)
+        machine.read_error = errno.EIO
+        with pytest.raises((ConnectionError, AssertionError)):
+            await folk.read_all(away)
+        live = (await folk.sender()).post(lambda n: m.Send(n, 0, [here.address], b"live"))
+        device.acknowledge((await device.next(m.Deliver)).number)
+        assert (await live).statuses == bytes([m.STATUS_KEPT])  # type: ignore[union-attr]
+        machine.read_error = 0
+        assert await folk.read_all(away) == bodies
+    said(server)
+
+
+@needs_machine
+async def test_memory_stays_bounded_while_the_disk_hangs_and_whoever_is_refused_is_told_when_to_come_back(
+    serve: Callable[..., FaultyServer], machine: Machine
+) -> None:
+    server = serve(machine, config="[mailboxes]\nbacklog_bytes = 4000000\n")
+    async with Folk(server) as folk:
+        away, here = await folk.members(2)
+        device = await folk.online(here)
+        await device.next(m.CaughtUp)
+        assert await folk.kept(away, BODY)
+        before = memory_kb(server.pid)
+        machine.hold_sync = 1
+        body = bytes(60_000)
+        senders = [await folk.connect() for _ in range(4)]
+        waiting = [
+            sender.post(lambda n: m.Send(n, 0, [away.address], body)) for _ in range(100) for sender in senders
+        ]  # 24 MB
+        busy = bytes([m.STATUS_BUSY])
+        answered = lambda: [each.result() for each in waiting if each.done()]  # noqa: E731
+        await until(lambda: sum(getattr(each, "statuses", b"") == busy for each in answered()) > 100)
+        assert memory_kb(server.pid) - before < 40_000
+        assert isinstance(await (await folk.connect()).send([here.address], b"live"), m.Sent), "answered at once"
+        machine.hold_sync = 0
+        async with asyncio.timeout(30):
+            replies = await asyncio.gather(*waiting)
+        kept = sum(each.statuses == bytes([m.STATUS_KEPT]) for each in replies)  # type: ignore[union-attr]
+        assert kept >= 10
+        assert len(await folk.read_all(away)) == kept + 1
+
+
+@needs_machine
+async def test_on_a_full_disk_the_server_and_its_administrator_are_told_in_one_sentence(
+    serve: Callable[..., FaultyServer], machine: Machine
+) -> None:
+    server = serve(machine)
+    server.stop()
+    machine.full = 1
+    before = (server.data / "taube.db").read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-m", "taube", "admin", "invite", "--data", str(server.data)],
+        env=server.environment | machine.prepare(server.data), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0 and "full" in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    with pytest.raises(CommandFailed):
+        server.begin()
+    told = [line for line in said(server).splitlines() if line and not line.startswith(("ready", "{"))]
+    assert len(told) == 1 and told[0].endswith("."), told
+    assert (server.data / "taube.db").read_bytes() == before
+    machine.full = 0
+    server.begin()
+
+
+# ---------------------------------------------------------------- damaged, truncated, read-only
+
+
+async def filled(serve: Callable[..., FaultyServer]) -> tuple[FaultyServer, Folk, list[tuple[object, list[bytes]]]]:
+    server = serve()
+    folk = Folk(server)
+    people = []
+    for member in await folk.members(3):
+        bodies = [b"%d " % n + os.urandom(2500) for n in range(30)]
+        await folk.fill(member, bodies)
+        people.append((member, bodies))
+    return server, folk, people  # type: ignore[return-value]
+
+
+def pages_of(path: Path, table: str) -> list[int]:
+    """Where the rows of a table lie: pages, counted from 0."""
+    db = apsw.Connection(str(path))
+    rows = db.execute("SELECT pageno - 1 FROM dbstat WHERE name = ? AND pagetype = 'leaf'", (table,)).fetchall()
+    db.close()
+    return [row[0] for row in rows]
+
+
+async def test_a_damaged_page_is_reported_and_the_rest_stays_readable(serve: Callable[..., FaultyServer]) -> None:
+    server, folk, people = await filled(serve)
+    server.stop()
+    path = server.data / "taube.db"
+    whole = path.read_bytes()
+    dice = random.Random(3)
+    mail = pages_of(path, "envelope")
+    served = 0
+    for page in [0, 1, *dice.sample(mail, 2)]:
+        damaged = bytearray(whole)
+        damaged[page * 4096 : page * 4096 + 4096] = dice.randbytes(4096)
+        path.write_bytes(damaged)
+        server.log.write_text("")
+        try:
+            server.begin()
+        except CommandFailed:
+            assert "damaged" in said(server), (page, said(server))
+            assert path.read_bytes() == damaged, "nothing was overwritten"
+            continue
+        served += 1
+        intact = 0
+        for member, bodies in people:
+            try:
+                read = await folk.read_all(member, acknowledge=False)  # type: ignore[arg-type]
+            except (ConnectionError, AssertionError):
+                continue
+            assert set(read) <= set(bodies), "nothing is made up"
+            intact += read == bodies
+        assert intact or page not in mail, page  # a page between two queues may be needed by both
+        said(server)
+        server.kill()
+        assert path.read_bytes()[page * 4096 :][:4096] == damaged[page * 4096 :][:4096]
+    assert served
+    async with folk:
+        pass
+
+
+async def test_a_log_that_was_cut_off_or_overwritten_at_its_end_gives_back_what_came_before(
+    serve: Callable[..., FaultyServer],
+) -> None:
+    server, folk, people = await filled(serve)
+    server.kill()
+    log = server.data / "taube.db-wal"
+    whole = log.read_bytes()
+    before = (server.data / "taube.db").read_bytes()
+    assert len(whole) > 100_000
+    dice = random.Random(4)
+    for size in [10, *sorted(dice.sample(range(33, len(whole)), 3))]:
+        (server.data / "taube.db").write_bytes(before)
+        log.write_bytes(whole[:size] + dice.randbytes(dice.choice((0, 5000))))
+        (server.data / "taube.db-shm").unlink(missing_ok=True)
+        server.log.write_text("")
+        server.begin()
+        for member, bodies in people:
+            client = await folk.connect()
+            if isinstance(await client.log_in(member.person), m.Failed):  # type: ignore[attr-defined]
+                continue  # made after the point that was cut
+            read = await folk.read_all(member, acknowledge=False)  # type: ignore[arg-type]
+            assert read == bodies[: len(read)], "a prefix, in order"
+        said(server)
+        server.kill()
+    async with folk:
+        pass
+
+
+def bound_by_permissions() -> None:
+    """Root without the right to write everywhere: PR_CAPBSET_DROP, CAP_DAC_OVERRIDE."""
+    assert ctypes.CDLL(None).prctl(24, 1, 0, 0, 0) == 0
+
+
+def test_a_read_only_data_folder_is_told_in_one_sentence_and_left_alone() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="taube-"))
+    try:
+        server = FaultyServer(folder, tls=False)
+        server.begin()
+        server.stop()
+        contents = {path.name: path.read_bytes() for path in server.data.iterdir()}
+        folder.chmod(0o755)
+        server.data.chmod(0o555)
+        for path in server.data.iterdir():
+            path.chmod(0o444)
+        done = subprocess.run(
+            server.command(), env=server.environment, capture_output=True, text=True, timeout=30, check=False,
+            preexec_fn=bound_by_permissions if os.geteuid() == 0 else None,
+        )  # fmt: skip
+        assert done.returncode not in (0, 1), done
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1 and "cannot be written" in done.stderr, done.stderr
+        assert {path.name: path.read_bytes() for path in server.data.iterdir()} == contents
+    finally:
+        server.data.chmod(0o700)
+        shutil.rmtree(folder)
