@@ -29,6 +29,7 @@ EX_BROKEN_PIPE: Final = 141
 EPILOGUE: Final = """\
 exit codes (as in sysexits.h):
    0  done; for send: the message is kept for its receiver
+   1  for doctor: something has to be done
   64  the command was typed wrongly
   65  what was given is no good: a malformed link or text, a link of another server
   66  what was named does not exist: a chat, an account, a file
@@ -237,8 +238,17 @@ def _add_server_commands(commands: Any) -> None:
     remove.add_argument("account", metavar="ACCOUNT")
     knows = actions.add_parser("knows", help="everything that the server holds about an account")
     knows.add_argument("account", metavar="ACCOUNT")
-    for parser in (invite, revoke, remove, knows):
+    rotate = actions.add_parser("rotate-keys", help="seal addresses with a new key; those given out go on opening")
+    backup = actions.add_parser("backup", help="write a checked backup of everything, while the server runs")
+    backup.add_argument("file", type=Path, metavar="FILE", help="a new file; it holds the server's keys")
+    restore = actions.add_parser("restore", help="become what a backup holds; the server must be stopped")
+    restore.add_argument("file", type=Path, metavar="FILE")
+    for parser in (invite, revoke, remove, knows, rotate, backup, restore):
         add_data(parser)
+
+    doctor = _add(commands, "doctor", _server("doctor"), "look for trouble, and say what to do; 1 if something must be")
+    add_data(doctor)
+    doctor.add_argument("--json", action="store_true", help="one JSON object per finding")
 
 
 def _seconds(text: str) -> float:

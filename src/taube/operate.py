@@ -1,4 +1,4 @@
-"""What `taube serve` and `taube admin` do with their options: names the folder, calls the server, prints its answer.
+"""What `taube serve`, `admin` and `doctor` do with their options: names the folder, calls the server, prints its answer.
 
 `cli.py` parsed the options and turns errors into sentences; the work is done in `server/app.py` and `server/admin.py`,
 which are imported here only when one of these commands runs.
@@ -13,8 +13,10 @@ from taube.terminal import Terminal
 
 
 def run(name: str, options: argparse.Namespace, terminal: Terminal) -> int:
-    """Run `serve` or `admin`; returns the exit code."""
-    return _serve(options) if name == "serve" else _admin(options, terminal)
+    """Run `serve`, `admin` or `doctor`; returns the exit code."""
+    if name == "serve":
+        return _serve(options)
+    return _doctor(options, terminal) if name == "doctor" else _admin(options, terminal)
 
 
 def data_folder(options: argparse.Namespace) -> Path:
@@ -53,7 +55,47 @@ def _admin(options: argparse.Namespace, terminal: Terminal) -> int:
         admin.revoke(data, options.link)
     elif options.action == "remove":
         admin.remove(data, options.account)
+    elif options.action == "rotate-keys":
+        keys = admin.rotate_keys(data)
+        terminal.hint(f"New addresses are sealed with a new key; {keys} keys open addresses. Make a new backup now.")
+    elif options.action == "backup":
+        _backup(data, options.file, terminal)
+    elif options.action == "restore":
+        _restore(data, options.file, terminal)
     else:
         for fact in admin.knows(data, options.account):
             terminal.json({"entry": fact.entry, "value": fact.value})
     return 0
+
+
+def _backup(data: Path, file: Path, terminal: Terminal) -> None:
+    from taube.server import backup
+
+    with terminal.progress("writing and checking the backup"):
+        size = backup.make(data, file)
+    terminal.line(f"{file}: {size:,} bytes, checked")
+    terminal.hint("It holds the server's keys: keep it as safe as the server.")
+
+
+def _restore(data: Path, file: Path, terminal: Terminal) -> None:
+    from taube.server import backup
+
+    with terminal.progress("checking and restoring the backup"):
+        aside = backup.restore(data, file)
+    if aside is not None:
+        terminal.line(f"What was there before is in {aside}: delete it when it is no longer needed.")
+    terminal.hint("Start the server now: its clients find out by themselves what the backup does not know.")
+
+
+def _doctor(options: argparse.Namespace, terminal: Terminal) -> int:
+    from taube.server import doctor
+
+    with terminal.progress("looking"):
+        findings = doctor.examine(data_folder(options))
+    for finding in findings:
+        if options.json:
+            terminal.json({"what": finding.what, "state": finding.state, "advice": finding.sentence})
+        else:
+            mark = {doctor.WELL: "ok  ", doctor.NOTE: "note", doctor.ACT: "ACT "}[finding.state]
+            terminal.line(f"{mark}  {finding.what + ':':14} {finding.sentence}")
+    return 1 if any(finding.state == doctor.ACT for finding in findings) else 0

@@ -18,7 +18,7 @@ from taube.server import folder
 from taube.server.config import EX_DATAERR, EX_NOINPUT, EX_USAGE, OperatorError
 from taube.server.gateway.dispatch import knows as all_known
 from taube.server.ports import StoreUnusable, Tables
-from taube.server.services import accounts, registration
+from taube.server.services import accounts, identity, registration
 from taube.server.stores.sqlite import transaction
 from taube.wire.errors import WireError
 from taube.wire.messages import AccountId, Fact
@@ -67,6 +67,22 @@ def knows(data: Path, account: str) -> list[Fact]:
             return all_known(tables, wanted)
         except WireError as error:
             raise _no_account() from error
+
+
+def rotate_keys(data: Path) -> int:
+    """Seal addresses with a new key from now on; gives how many keys open addresses. Raises OperatorError.
+
+    A running server notices by itself; the key before goes on opening for 13 months.
+    """
+    with _tables(data) as tables:
+        if tables.fact(identity.CURRENT_KEY) is None:
+            raise _no_server(data)
+        now_ms = identity.guarded_now(tables, _now_ms())
+        try:
+            identity.rotate(tables, os.urandom, now_ms)
+        except LookupError as error:
+            raise OperatorError("The key was rotated 256 times in 13 months: no more is possible now.") from error
+        return len(identity.establish(tables, os.urandom, now_ms).address_keys)
 
 
 @contextmanager

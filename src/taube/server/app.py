@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 import uvloop
 
 from taube import __version__
-from taube.server import folder, pages, secrets
+from taube.server import backup, folder, pages, secrets
 from taube.server.config import (
     EX_CONFIG,
     EX_UNAVAILABLE,
@@ -53,6 +53,8 @@ STORAGE_UNWELL_S: Final = 30.0
 """How long after a failed read or write the server calls itself unwell."""
 LOOPS_AGAIN_S: Final = 10.0
 """After how long the background loops begin again when a bug ended them."""
+KEYS_EVERY_S: Final = 3600.0
+"""How often the address keys are read again, so that one that was retired long ago is forgotten."""
 SPARE_DESCRIPTORS: Final = 128
 BACKLOG: Final = 2048
 """Connections that the kernel may hold until they are accepted."""
@@ -98,6 +100,7 @@ class Server:
         self.store: Store
         self._mailboxes: Mailboxes
         self._dispatch: Dispatch
+        self._sealer: secrets.AddressKeys
         self._listener: Listener
         self._limits = Limits(self._config.limits)
         self._timer: asyncio.TimerHandle | None = None
@@ -106,6 +109,7 @@ class Server:
         self._resources = contextlib.AsyncExitStack()
         self._check_timer: asyncio.TimerHandle | None = None
         self._lag_timer: asyncio.TimerHandle | None = None
+        self._keys_timer: asyncio.TimerHandle | None = None
         self._storage_failed_at = float("-inf")
         self._workers: Workers
         self._loops: asyncio.Task[None] | None = None
@@ -126,6 +130,8 @@ class Server:
         self._loop.set_exception_handler(self._unforeseen)
         folder.prepare(options.data)
         undo.callback(os.close, folder.hold(options.data))
+        if backup.finish(options.data) is not None:
+            self.log.event("attention", level="warning", reason="A restore that was interrupted is finished now.")
         tls = self._tls()
         sockets = bind(options.listen)
         for each in sockets:
@@ -139,6 +145,7 @@ class Server:
         undo.callback(self._listener.stop)
         self._check()
         self._feel_lag(time.monotonic())
+        self._mind_keys()
         self._start_loops()
         undo.push_async_callback(self._stop_loops)
         undo.callback(self._stop_checking)
@@ -202,7 +209,7 @@ class Server:
                 later=self._loop.call_soon_threadsafe,
                 soon=self._loop.call_soon,
                 problem=self._storage_problem,
-                foreign=lambda: self._workers.changed_behind(),
+                foreign=self._changed_behind,
                 observe=self.metrics.observe,
                 settings=self._config.sqlite,
             )
@@ -218,11 +225,15 @@ class Server:
         now = self._loop.time()
         guarded = await self.ask(lambda tables: identity.start_clock(tables, wall_ms(), now))
         self._time = GuardedTime(guarded, self._loop.time, wall_ms)
-        own = await self.ask(lambda tables: identity.establish(tables, os.urandom, self._time.guarded_ms()))
+        own = await self.ask(self._identity)
         self._generation = own.generation
         return secrets.AddressKeys(own.address_keys, own.current_key)
 
+    def _identity(self, tables: Tables) -> identity.Identity:
+        return identity.establish(tables, os.urandom, self._time.guarded_ms())
+
     def _build(self, sockets: list[socket.socket], tls: ssl.SSLContext | None, sealer: secrets.AddressKeys) -> None:
+        self._sealer = sealer
         self._mailboxes = Mailboxes(
             self._config.mailboxes,
             self.store,
@@ -315,6 +326,27 @@ class Server:
         else:
             self.log.event("certificate", reason="read again")
 
+    def _changed_behind(self) -> None:
+        """Another process wrote the store, such as `taube admin`: look again at what is remembered of it."""
+        if self.lifecycle.stage is Stage.STARTING:
+            self._loop.call_later(1.0, self._changed_behind)
+            return
+        self._workers.changed_behind()
+        self._renew_keys()
+
+    def _mind_keys(self) -> None:
+        self._renew_keys()
+        self._keys_timer = self._loop.call_later(KEYS_EVERY_S, self._mind_keys)
+
+    def _renew_keys(self) -> None:
+        """Take the address keys as the store has them now: one may be new, one retired for long enough."""
+
+        def done(own: identity.Identity | None, error: WireError | None) -> None:
+            if own is not None:
+                self._sealer.renew(own.address_keys, own.current_key)
+
+        self.store.write(self._identity, done)
+
     def _finish_turn(self) -> None:
         """The end of every turn in which something happened: one batch for the store, one timer for patience."""
         self._mailboxes.flush()
@@ -366,7 +398,7 @@ class Server:
         self.log.event("storage", level="error", reason=what, kind=type(error).__name__)
 
     def _stop_checking(self) -> None:
-        for timer in (self._check_timer, self._lag_timer, self._timer):
+        for timer in (self._check_timer, self._lag_timer, self._keys_timer, self._timer):
             if timer is not None:
                 timer.cancel()
 

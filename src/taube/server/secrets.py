@@ -33,6 +33,10 @@ class AddressKeys:
 
     def __init__(self, keys: Mapping[int, bytes], current: int) -> None:
         """*keys*: version 0 .. 255 -> 64 bytes; *current*: the version that seals."""
+        self.renew(keys, current)
+
+    def renew(self, keys: Mapping[int, bytes], current: int) -> None:
+        """Use these keys from now on, and no others."""
         self._ciphers = {version: AESSIV(key) for version, key in keys.items()}
         self._seal = self._ciphers[current].encrypt
         self._version = bytes([current])

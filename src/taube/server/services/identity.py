@@ -6,6 +6,7 @@ DEL-03, DEL-20.
 """
 
 import struct
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from taube.server import clock
@@ -41,7 +42,7 @@ def establish(tables: Facts, random: Random, now_ms: int) -> Identity:
 
 
 def rotate(tables: Facts, random: Random, now_ms: int) -> int:
-    """Seal with a new address key from the next start or reload on; the version of the new key.
+    """Seal with a new address key; gives its version. A running server notices by itself.
 
     Versions go round 0 .. 255; one that still opens is never taken again (LookupError after 256 rotations in 13
     months).
@@ -61,6 +62,28 @@ def rotate(tables: Facts, random: Random, now_ms: int) -> int:
     tables.set_fact(f"{KEY_PREFIX}{version}", bytes(8) + random(KEY_BYTES))
     tables.set_fact(CURRENT_KEY, bytes([version]))
     return version
+
+
+def carry_over(tables: Facts, replaced: Mapping[str, bytes]) -> None:
+    """Take from the facts of a store that a restored one replaces what must not be lost: newer address keys, the clock.
+
+    Without them, addresses that were sealed after the backup would never open again. If the two have different keys
+    under one version, they are not of one server, and nothing is taken.
+    """
+    keys = {name: key for name, key in replaced.items() if name.startswith(KEY_PREFIX) and key}
+    shared = [(key, keys[name]) for name, key in tables.facts(KEY_PREFIX).items() if key and name in keys]
+    if not shared or any(one[8:] != other[8:] for one, other in shared):
+        return
+    for name, key in keys.items():
+        tables.set_fact(name, key)
+    if replaced.get(CURRENT_KEY):
+        tables.set_fact(CURRENT_KEY, replaced[CURRENT_KEY])
+    tables.set_fact(clock.FACT, max(tables.fact(clock.FACT) or b"", replaced.get(clock.FACT, b"")))
+
+
+def guarded_now(tables: Facts, wall_ms: int) -> int:
+    """The guarded time as far as a process beside the server can tell: at most a day after it was last saved."""
+    return clock.start(tables.fact(clock.FACT) or None, wall_ms, 0.0).now_ms(0.0)
 
 
 def renew_generation(tables: Facts, random: Random) -> None:

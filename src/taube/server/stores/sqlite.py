@@ -21,7 +21,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,11 +154,7 @@ def prepare(path: Path, settings: SqliteSettings) -> None:
         raise _unusable(path, error) from error
     if tables and application != APPLICATION_ID:
         raise StoreUnusable(f"{path} is a database, but not one of a Taube server. Nothing was changed.")
-    if version > schema.SCHEMA_VERSION:
-        raise StoreUnusable(
-            f"{path} was written by a newer version of Taube (schema {version}; this one knows"
-            f" {schema.SCHEMA_VERSION}). Update Taube; nothing was changed."
-        )
+    _refuse_newer(path, version)
     connection = open_connection(path, settings)
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -183,6 +179,8 @@ def _unusable(path: Path, error: apsw.Error) -> StoreUnusable:
         return StoreUnusable(f"{path} is damaged ({error}). Nothing was changed: restore a backup, or repair a copy.")
     if isinstance(error, apsw.FullError):
         return StoreUnusable(f"The disk that holds {path} is full. Make room and start again; nothing is lost.")
+    if isinstance(error, apsw.CantOpenError):
+        return StoreUnusable(f"{path} cannot be opened: check that it is there, and who owns it and its folder.")
     if isinstance(error, apsw.BusyError):
         return StoreUnusable(f"{path} is locked by another process. Wait for it to finish, or stop it.")
     return StoreUnusable(f"Cannot use {path} ({error}). Check who owns it, and the disk.")
@@ -205,6 +203,104 @@ def transaction(path: Path, settings: SqliteSettings | None = None) -> Iterator[
         raise _unusable(path, error) from error
     finally:
         connection.close()
+
+
+# ---------------------------------------------------------------- copies, for backup, restore and doctor
+
+
+class Examined(NamedTuple):
+    """What `examine` found in a sound file of ours."""
+
+    schema: int
+    size_bytes: int
+
+
+def examine(path: Path) -> Examined:
+    """Read every page of a file and check it, changing nothing; others may go on using it. Takes seconds for each GB.
+
+    Raises StoreUnusable if it is not ours, is of a newer version, or is damaged.
+    """
+    try:
+        looking = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            version, application = looking.pragma("user_version"), looking.pragma("application_id")
+            if application != APPLICATION_ID:
+                raise _not_ours(path)
+            _refuse_newer(path, version)
+            if looking.pragma("integrity_check", 1) != "ok":
+                raise StoreUnusable(f"{path} is damaged. Nothing was changed: restore a backup, or repair a copy.")
+            return Examined(version, looking.pragma("page_count") * looking.pragma("page_size"))
+        finally:
+            looking.close()
+    except apsw.Error as error:
+        raise _unusable(path, error) from error
+
+
+def copy(source: Path, target: Path, facts: Mapping[str, bytes] | None = None) -> None:
+    """Write into the empty file *target* what *source* holds at this moment, as one file without a log beside it.
+
+    Others may read and write *source* meanwhile. *facts* are put into the copy. Raises StoreUnusable.
+    """
+    at_fault = source
+    try:
+        reading = apsw.Connection(os.fspath(source), flags=apsw.SQLITE_OPEN_READONLY)
+        writing = apsw.Connection(os.fspath(target), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            if reading.pragma("application_id") != APPLICATION_ID:
+                raise _not_ours(source)
+            reading.set_busy_timeout(SqliteSettings().busy_timeout_ms)
+            with writing.backup("main", reading, "main") as work:
+                work.step(-1)  # one read transaction: what others write meanwhile is not in the copy
+            at_fault = target
+            for name, value in (facts or {}).items():
+                SqliteTables(writing).set_fact(name, value)
+            _join_log(writing)
+        finally:
+            writing.close()
+            reading.close()
+    except apsw.Error as error:
+        raise _unusable(at_fault, error) from error
+
+
+def join_log(path: Path) -> None:
+    """Write the log beside a file that nobody uses back into it, so that the file alone is everything."""
+    try:
+        connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            _join_log(connection)
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        raise _unusable(path, error) from error
+
+
+def _join_log(connection: apsw.Connection) -> None:
+    connection.pragma("synchronous", "full")
+    connection.pragma("journal_mode", "delete")
+
+
+def read_facts(path: Path) -> dict[str, bytes]:
+    """The server's own facts in a file, which another process may be using. Raises StoreUnusable."""
+    try:
+        looking = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            return SqliteTables(looking).facts("")
+        finally:
+            looking.close()
+    except apsw.Error as error:
+        raise _unusable(path, error) from error
+
+
+def _not_ours(path: Path) -> StoreUnusable:
+    return StoreUnusable(f"{path} is not a database of a Taube server. Nothing was changed.")
+
+
+def _refuse_newer(path: Path, version: int) -> None:
+    if version > schema.SCHEMA_VERSION:
+        raise StoreUnusable(
+            f"{path} was written by a newer version of Taube (schema {version}; this one knows"
+            f" {schema.SCHEMA_VERSION}). Update Taube; nothing was changed."
+        )
 
 
 # ---------------------------------------------------------------- the store

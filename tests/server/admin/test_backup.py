@@ -1,0 +1,221 @@
+"""Backup and restore: whole, checked, never over another file, never while a server runs, and resumed after a stop."""
+
+import os
+from pathlib import Path
+
+import apsw
+import pytest
+
+from taube.server import admin, backup, folder
+from taube.server.config import OperatorError, ServerConfig
+from taube.server.services import identity
+from taube.server.stores import schema
+from taube.server.stores.sqlite import SqliteSettings, examine, read_facts, transaction
+from taube.wire import messages as m
+from taube.wire.messages import GateName
+from tests.server.admin.test_admin import run
+from tests.spec import spec
+
+GATE = GateName(b"g" * 32)
+
+
+def a_server(data: Path, value: bytes = b"v", origin: str = "https://taube.example") -> Path:
+    """A data folder as a server leaves it, with one gate that holds *value*."""
+    folder.prepare(data)
+    folder.keep(data, "origin", origin)
+    with transaction(data / backup.DATABASE) as tables:
+        identity.establish(tables, os.urandom, 1)
+        tables.claim_gate(GATE, value, 1)
+    return data
+
+
+def gate(data: Path) -> bytes | None:
+    with transaction(data / backup.DATABASE) as tables:
+        return tables.read_gate(GATE)
+
+
+def facts(data: Path) -> dict[str, bytes]:
+    return read_facts(data / backup.DATABASE)
+
+
+def test_a_backup_is_one_checked_file_for_its_owner_only(tmp_path: Path) -> None:
+    data, file = a_server(tmp_path / "data"), tmp_path / "taube.backup"
+    assert backup.make(data, file) == file.stat().st_size == examine(file).size_bytes
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["data", "taube.backup"]
+    assert read_facts(file)[backup.ORIGIN] == b"https://taube.example"
+
+
+def test_a_backup_never_takes_the_place_of_a_file(tmp_path: Path) -> None:
+    data, file = a_server(tmp_path / "data"), tmp_path / "letter"
+    file.write_text("dear bob")
+    with pytest.raises(OperatorError, match="not overwritten") as refused:
+        backup.make(data, file)
+    assert refused.value.exit_code == 73
+    assert file.read_text() == "dear bob"
+
+
+def test_a_backup_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    data, file = a_server(tmp_path / "data"), tmp_path / "taube.backup"
+    (data / backup.DATABASE).write_bytes(b"this is no database at all" * 500)
+    with pytest.raises(OperatorError, match="No backup was made") as refused:
+        backup.make(data, file)
+    assert refused.value.exit_code == 74 and ".taube.backup." not in str(refused.value)
+    with pytest.raises(OperatorError, match="There is no server"):
+        backup.make(tmp_path / "nowhere", file)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["data"]
+
+
+@spec("GAT-05")
+def test_a_restore_moves_the_old_aside_and_makes_a_new_generation(tmp_path: Path) -> None:
+    data, file = a_server(tmp_path / "data"), tmp_path / "taube.backup"
+    backup.make(data, file)
+    with transaction(data / backup.DATABASE) as tables:
+        tables.claim_gate(GateName(b"h" * 32), b"later", 1)
+    before = facts(data)
+    aside = backup.restore(data, file)
+    assert gate(data) == b"v"
+    assert facts(data)[identity.GENERATION] != before[identity.GENERATION]
+    assert aside is not None and aside.parent == data and aside.stat().st_mode & 0o777 == 0o700
+    with transaction(aside / backup.DATABASE) as tables:
+        assert tables.read_gate(GateName(b"h" * 32)) == b"later"
+    assert backup.restore(data, file) != aside, "nothing that was moved aside is overwritten by the next"
+    assert len(list(data.glob("replaced-*/taube.db"))) == 2
+
+
+def test_a_restore_into_an_empty_folder_knows_its_origin(tmp_path: Path) -> None:
+    backup.make(a_server(tmp_path / "data"), tmp_path / "taube.backup")
+    assert backup.restore(tmp_path / "new", tmp_path / "taube.backup") is None
+    assert folder.kept_origin(tmp_path / "new") == "https://taube.example"
+    assert gate(tmp_path / "new") == b"v"
+    assert (tmp_path / "new" / backup.DATABASE).stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_no_sound_backup_of_this_server_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+    data, file = a_server(tmp_path / "data"), tmp_path / "taube.backup"
+    backup.make(data, file)
+    bad = {
+        "no file": (tmp_path / "none", "There is no file"),
+        "empty": (tmp_path / "empty", "not a database of a Taube server"),
+        "text": (tmp_path / "text", "damaged"),
+        "damaged": (tmp_path / "damaged", "damaged"),
+        "newer": (tmp_path / "newer", "newer version of Taube"),
+        "other": (tmp_path / "other", "is a backup of https://other.example"),
+    }
+    bad["empty"][0].touch()
+    bad["text"][0].write_bytes(b"no database" * 1000)
+    whole = bytearray(file.read_bytes())
+    whole[4096 * 3 : 4096 * 5] = bytes(b"\xa5" * 4096 * 2)
+    bad["damaged"][0].write_bytes(whole)
+    bad["newer"][0].write_bytes(file.read_bytes())
+    newer = apsw.Connection(os.fspath(bad["newer"][0]))
+    newer.pragma("user_version", schema.SCHEMA_VERSION + 1)
+    newer.close()
+    backup.make(a_server(tmp_path / "otherdata", origin="https://other.example"), bad["other"][0])
+    before = facts(data)
+    there = sorted(each.name for each in data.iterdir())
+    for name, (path, sentence) in bad.items():
+        with pytest.raises(OperatorError, match=sentence) as refused:
+            backup.restore(data, path)
+        assert f"{backup.RESTORED}." not in str(refused.value), name
+        assert facts(data) == before, name
+    assert set(there) <= {each.name for each in data.iterdir()} <= {*there, "lock"}
+
+
+async def test_a_backup_is_made_while_the_server_runs_and_a_restore_is_refused(rig, tmp_path) -> None:
+    async with rig() as server:
+        data, file = server.folder / "data", tmp_path / "taube.backup"
+        person, bob = await server.online()
+        [minted] = await bob.mint()
+        await bob.close()
+        alice = await server.connect()
+        assert (await alice.send([minted.address], b"in the backup")).statuses == b"\0"
+        await run(backup.make, data, file)
+        with pytest.raises(OperatorError, match="stop it first") as refused:
+            await run(backup.restore, data, file)
+        assert refused.value.exit_code == 75
+        assert (await alice.send([minted.address], b"after it")).statuses == b"\0"
+        await server.stop()
+        await run(backup.restore, data, file)
+        await server.start()
+        _, bob = await server.online(person)
+        assert (await bob.next(m.Deliver)).body == b"in the backup"
+        assert (await bob.next(m.CaughtUp)).upto == 1
+
+
+async def test_a_restore_that_was_interrupted_is_finished_by_the_next_start(rig, tmp_path) -> None:
+    server = rig()
+    data, file = server.folder / "data", tmp_path / "taube.backup"
+    await server.start()
+    await server.stop()
+    backup.make(data, file)
+    backup._prepare(data, file)  # and the machine stops here
+    generation = read_facts(data / backup.RESTORED)[identity.GENERATION]
+    await server.start()
+    assert server.server._generation == generation
+    assert any("interrupted" in event.get("reason", "") for event in server.events())
+    await server.stop()
+    assert len(list(data.glob("replaced-*/taube.db"))) == 1
+
+
+@spec("DEL-03")
+def test_a_restore_takes_over_newer_address_keys_if_the_old_database_can_be_read(tmp_path: Path) -> None:
+    data, file = a_server(tmp_path / "data"), tmp_path / "taube.backup"
+    backup.make(data, file)
+    assert admin.rotate_keys(data) == 2
+    before = facts(data)
+    backup.restore(data, file)
+    after = facts(data)
+    assert {name: key for name, key in after.items() if name.startswith(identity.CURRENT_KEY)} == {
+        name: key for name, key in before.items() if name.startswith(identity.CURRENT_KEY)
+    }
+
+
+def test_keys_of_another_server_are_not_taken_over(tmp_path: Path) -> None:
+    file = tmp_path / "taube.backup"
+    backup.make(a_server(tmp_path / "data"), file)
+    fresh = a_server(tmp_path / "fresh")  # started anew after the disk was lost, before the backup was found
+    admin.rotate_keys(fresh)
+    backup.restore(fresh, file)
+    kept = facts(tmp_path / "data")
+    assert facts(fresh)[identity.CURRENT_KEY] == kept[identity.CURRENT_KEY]
+    assert f"{identity.KEY_PREFIX}1" not in facts(fresh)
+
+
+def test_a_restore_over_a_damaged_database_works(tmp_path: Path) -> None:
+    data, file = a_server(tmp_path / "data"), tmp_path / "taube.backup"
+    backup.make(data, file)
+    (data / backup.DATABASE).write_bytes(b"\0" * 9000)
+    aside = backup.restore(data, file)
+    assert gate(data) == b"v" and aside is not None
+    assert (aside / backup.DATABASE).read_bytes() == b"\0" * 9000
+
+
+@spec("DEL-03")
+async def test_a_rotated_key_is_noticed_by_the_running_server_and_old_addresses_open(rig) -> None:
+    quick = ServerConfig(sqlite=SqliteSettings(foreign_check_s=0.02))
+    async with rig(config=quick) as server:
+        _, bob = await server.online()
+        await bob.next(m.CaughtUp)
+        [old] = await bob.mint()
+        assert await run(admin.rotate_keys, server.folder / "data") == 2
+        while True:
+            [new] = await bob.mint()
+            if new.address[0] != old.address[0]:
+                break
+        alice = await server.connect()
+        waiting = [alice.post(lambda n, to=each: m.Send(n, 0, [to.address], b"x")) for each in (old, new)]
+        for _ in range(2):
+            bob.acknowledge((await bob.next(m.Deliver)).number)
+        assert [(await each).statuses for each in waiting] == [b"\0", b"\0"]
+
+
+@spec("DEL-03")
+def test_a_key_that_was_retired_13_months_ago_is_forgotten(tmp_path: Path) -> None:
+    data = a_server(tmp_path / "data")
+    admin.rotate_keys(data)
+    with transaction(data / backup.DATABASE) as tables:
+        now_ms = identity.guarded_now(tables, admin._now_ms())
+        day = 86_400_000
+        assert sorted(identity.establish(tables, os.urandom, now_ms + 395 * day).address_keys) == [0, 1]
+        assert sorted(identity.establish(tables, os.urandom, now_ms + 397 * day).address_keys) == [1]
