@@ -5,7 +5,7 @@
 # make check    the same without the tests that start real servers (about a minute)
 # make test-slow   the long random runs, before anything is called done
 # make bench    measures what the server costs and writes bench/results.json; QUICK=1 make bench: one short run
-# make chaos    faults for ten minutes: crashes, cut connections, full disks; says what was broken
+# make chaos    faults for half an hour (MINUTES=30): crashes, power cuts, full disks; says what was broken; SEED=n replays it
 # make docs     writes the generated tables and vectors anew
 # make lock     writes the locked requirements anew (needs uv)
 # make clean    removes what can be made again (.venv/, caches, the server of make run)
@@ -46,7 +46,7 @@ bench: dev
 	@$(BIN)/python -m bench $(if $(QUICK),--quick)
 
 chaos: dev
-	@$(BIN)/python -m tests.chaos --minutes 10
+	@$(BIN)/python -m tests.chaos --minutes $${MINUTES:-30} $${SEED:+--seed $$SEED}
 
 docs: dev
 	@$(BIN)/python scripts/generate_vectors.py
