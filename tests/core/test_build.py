@@ -56,6 +56,7 @@ def test_without_the_toolchain_the_build_says_what_is_missing(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_another_folder_builds_the_same_bytes(tmp_path: Path) -> None:
     if not shutil.which("rustup"):
         pytest.skip("needs rustup")

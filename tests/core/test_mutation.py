@@ -77,7 +77,8 @@ def bombard(suite: int, count: int, seed: int) -> None:
     for number in range(count):
         data, call = dice.choice(target.inputs)
         try:
-            call(mutate(dice, data))
+            if (mutated := mutate(dice, data)) != data:
+                call(mutated)
             answers["result"] += 1
         except CoreTrapped:
             raise AssertionError(f"the core trapped at {number} (seed {seed})") from None
@@ -140,6 +141,7 @@ def test_mutated_input_from_a_member_gives_typed_errors() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(20))
 def test_mutated_input_gives_typed_errors_for_long(seed: int) -> None:
     bombard((SUITE_CLASSIC, SUITE_HYBRID)[seed % 2], 7_000, seed=1000 + seed)
