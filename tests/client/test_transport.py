@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from taube.client.transport import (
+    QUEUE_BYTES,
     BackOff,
     CertificateWrong,
     ConnectionLost,
@@ -388,6 +389,32 @@ def test_tls_with_the_right_certificate_works_and_is_version_1_3(
             again = await transport.anonymous("gate")
             assert again._transport is not None
             assert not again._transport.underlying_transport.get_extra_info("ssl_object").session_reused
+            await transport.close()
+
+    asyncio.run(main())
+
+
+def test_over_tls_a_reader_that_was_behind_gets_the_rest_though_the_server_says_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        certificate = make_certificate(tmp_path)
+        async with tiny_server(server_context(certificate)) as server:
+            transport = transport_to(server, ssl_context=context_for(certificate[0], monkeypatch))
+            link = await transport.device(ACCOUNT, DEVICE, sign)
+            count = QUEUE_BYTES // 60_000 + 3
+            for number in range(1, count + 1):
+                server.connections[0].say(Deliver(number, b"s" * 8, b"x" * 60_000))
+            while link._reading:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.1)
+            numbers: list[int] = []
+            async with asyncio.timeout(10):
+                async for batch in link.events():
+                    numbers += [event.number for event in batch if isinstance(event, Deliver)]
+                    if numbers[-1] == count:
+                        break
+            assert numbers == list(range(1, count + 1))
             await transport.close()
 
     asyncio.run(main())

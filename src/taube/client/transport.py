@@ -441,7 +441,12 @@ class DeviceLink(Link):
         if not self._reading and room and self._queued_bytes < QUEUE_BYTES and self.lost is None:
             self._reading = True
             assert self._transport is not None
-            self._transport.underlying_transport.resume_reading()
+            transport = self._transport.underlying_transport
+            transport.resume_reading()
+            # aiofastnet 1.2.0 forgets what it had decrypted before the pause until more arrives from the network
+            retry = getattr(transport, "_retry_ssl_read", None)
+            if retry is not None:
+                asyncio.get_running_loop().call_soon(retry)
 
     def _lose(self, error: TransportError) -> None:
         super()._lose(error)
