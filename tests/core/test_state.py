@@ -1,7 +1,9 @@
 """State: rows hold all of it, an error changes nothing, a trap loses the instance only; the compiled module's cache."""
 
+import gc
 import os
 import random
+import weakref
 from pathlib import Path
 
 import pytest
@@ -205,3 +207,13 @@ def test_deltas_clear_a_scope_before_they_fill_it() -> None:
     alice.core.forget_group(b"x")
     store(rows, alice.core.take_deltas())
     assert rows == {b"x": {}}
+
+
+def test_a_core_that_nobody_holds_gives_its_memory_back() -> None:
+    core = Core(os.urandom, str(CACHE))
+    instance = weakref.ref(core._instance)
+    store = weakref.ref(core._instance._store)
+    del core
+    gc.collect()
+    assert instance() is None
+    assert store() is None

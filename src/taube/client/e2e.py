@@ -13,6 +13,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, cast
@@ -629,7 +630,7 @@ class _Instance:
         }
         for needed in module.imports:
             assert isinstance(needed.type, wasmtime.FuncType)
-            imports.append(wasmtime.Func(self._store, needed.type, hosts[needed.name]))
+            imports.append(wasmtime.Func(self._store, needed.type, _weakly(hosts[needed.name])))
         exports = wasmtime.Instance(self._store, module, imports).exports(self._store)
         self._memory: wasmtime.Memory = exports["memory"]  # type: ignore[assignment]
         self._buffer: Callable[..., int] = exports["taube_buffer"]  # type: ignore[assignment]
@@ -684,6 +685,19 @@ class _Instance:
 
     def _environ_get(self, _pointers: int, _text: int) -> int:
         return 0
+
+
+def _weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """*method* without keeping its object alive: wasmtime holds host functions where the garbage collector cannot see
+    that the store behind them is held by nobody else."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*arguments: int) -> Any:
+        alive = reference()
+        assert alive is not None
+        return alive(*arguments)
+
+    return call
 
 
 def _is_ours_alone(folder: Path) -> bool:
