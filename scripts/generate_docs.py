@@ -234,11 +234,12 @@ def refill(per_s: float) -> str:
 
 def metrics_table() -> str:
     """The catalogue of metrics."""
+    from taube.server.ops import workers
     from taube.server.ops.observe import METRICS
 
     rows = (
         (f"`taube_{metric.name}`", metric.kind, metric.unit, ", ".join(metric.reasons) or "–", metric.help)
-        for metric in METRICS
+        for metric in METRICS + workers.METRICS
     )
     return table(("metric", "kind", "unit", "reasons", "meaning"), rows)
 

@@ -1,4 +1,4 @@
-"""What `taube serve`, `admin` and `doctor` do with their options: names the folder, calls the server, prints its answer.
+"""What `taube serve`, `admin` and `doctor` do with their options: name the folder, call the server, print its answer.
 
 `cli.py` parsed the options and turns errors into sentences; the work is done in `server/app.py` and `server/admin.py`,
 which are imported here only when one of these commands runs.

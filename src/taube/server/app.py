@@ -8,15 +8,18 @@ Source: docs/operating.md.
 import asyncio
 import contextlib
 import gc
+import json
 import os
 import random
 import resource
+import shutil
 import signal
 import socket
 import ssl
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import uvloop
@@ -106,6 +109,7 @@ class Server:
         self._timer: asyncio.TimerHandle | None = None
         self._turn = Turn(self._loop.call_soon, self._finish_turn)
         self._generation = b""
+        self._certificate_expires_s = 0.0
         self._resources = contextlib.AsyncExitStack()
         self._check_timer: asyncio.TimerHandle | None = None
         self._lag_timer: asyncio.TimerHandle | None = None
@@ -141,6 +145,7 @@ class Server:
         undo.callback(self.store.close)
         self._build(sockets, tls, await self._establish())
         await self._open_ops(undo)
+        self._remember_options()
         self._listener.start()
         undo.callback(self._listener.stop)
         self._check()
@@ -169,8 +174,10 @@ class Server:
             if not path.is_file():
                 raise OperatorError(f"There is no file {path}.", EX_CONFIG)
         try:
-            return tls_context(options.tls_cert, options.tls_key)
-        except ssl.SSLError as error:
+            context = tls_context(options.tls_cert, options.tls_key)
+            self._certificate_expires_s = secrets.certificate(options.tls_cert.read_bytes()).not_after_s
+            return context
+        except (ssl.SSLError, ValueError) as error:
             raise OperatorError(
                 f"{options.tls_cert} and {options.tls_key} are not a certificate and its key in PEM form.", EX_CONFIG
             ) from error
@@ -277,8 +284,27 @@ class Server:
         hub = self.hub
         self.metrics.before_scrape("connections", "device", lambda: hub.devices)
         self.metrics.before_scrape("connections", "anonymous", lambda: len(hub) - hub.devices)
+        for name, reading in self._readings().items():
+            self.metrics.before_scrape(name, "", reading)
         self.metrics.count_before_scrape("commands", lambda: self._dispatch.commands)
-        self.metrics.before_scrape("ready", "", lambda: self.lifecycle.stage is Stage.READY)
+
+    def _readings(self) -> dict[str, Callable[[], float]]:
+        """What is read only when someone looks."""
+        data = self._options.data
+        files = [data / backup.DATABASE, data / f"{backup.DATABASE}-wal"]
+        return {
+            "ready": lambda: self.lifecycle.stage is Stage.READY,
+            "sockets": lambda: self._listener.sources.total,
+            "connections_most": lambda: self._listener.config.connections,
+            "greeting": lambda: self._listener.greeting,
+            "behind_bytes": lambda: self.hub.behind_bytes,
+            "memory_bytes": resident_bytes,
+            "database_bytes": lambda: sum(path.stat().st_size for path in files if path.exists()),
+            "disk_free_bytes": lambda: shutil.disk_usage(data).free,
+            "certificate_expires_seconds": lambda: self._certificate_expires_s,
+            "clock_ahead_seconds": lambda: self._time.guarded.ahead_ms / 1000,
+            "expiry_paused": lambda: not self._time.may_expire(),
+        }
 
     def _connect(self, channel: Channel, source: str | None) -> Connection:
         session = ServerSession(
@@ -309,6 +335,18 @@ class Server:
         self.ops_url = f"http://{name}:{sock.getsockname()[1]}"
         folder.keep(self._options.data, "ops", self.ops_url)
         undo.callback(folder.forget, self._options.data, "ops")
+
+    def _remember_options(self) -> None:
+        """For `taube doctor`, which looks at the same port, certificate and settings."""
+        options = self._options
+        host, _ = split_listen(options.listen)
+        port = self.url.rpartition(":")[2]
+        served = {"listen": f"[{host}]:{port}" if ":" in host else f"{host}:{port}"}
+        for name in ("tls_cert", "tls_key", "config"):
+            path = getattr(options, name)
+            if path is not None:
+                served[name] = str(path.resolve())
+        folder.keep(options.data, folder.SERVED, json.dumps(served))
 
     # ------------------------------------------------------------ while it runs
 
@@ -474,6 +512,14 @@ def bind(listen: str, option: str = "--listen") -> list[socket.socket]:
             f"{listen} cannot be listened on ({why}): choose another address or port with {option}.", EX_UNAVAILABLE
         ) from error
     return sockets
+
+
+def resident_bytes() -> int:
+    """Memory of this process; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
 
 
 def descriptors() -> int:

@@ -59,6 +59,11 @@ def save(clock: GuardedClock, monotonic: float) -> bytes:
     return struct.pack(">Q", clock.now_ms(monotonic))
 
 
+def saved_ms(stored: bytes | None) -> int | None:
+    """The guarded time that `save` kept."""
+    return struct.unpack(">Q", stored)[0] if stored else None
+
+
 def hour_of(ms: int) -> int:
     """Whole hours since 1970."""
     return ms // HOUR_MS

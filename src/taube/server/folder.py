@@ -3,6 +3,7 @@
     DIR/lock     held by the running server (flock); never deleted
     DIR/origin   the origin that links, addresses and logins name
     DIR/ops      URL of health and metrics of the running server
+    DIR/served   the options of the last start, for `taube doctor`
 
 It knows no table. Source: docs/operating.md, "The data folder".
 """
@@ -12,9 +13,12 @@ import ipaddress
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from taube.server.config import EX_CANTCREAT, EX_TEMPFAIL, EX_USAGE, OperatorError
+
+SERVED: Final = "served"
 
 
 def prepare(folder: Path) -> None:

@@ -240,6 +240,9 @@ class TableStore(Protocol):
     def read(self, job: Callable[[Tables], Any], done: Outcome) -> None:
         """Run *job* over what is committed; it must not write. Same errors."""
 
+    def backlog_jobs(self) -> int:
+        """Jobs that wait to be written."""
+
 
 # ---------------------------------------------------------------- envelopes
 

@@ -19,6 +19,8 @@ class Hub:
     def __init__(self) -> None:
         self._open: set[Connection] = set()
         self._devices: dict[QueueNumber, Connection] = {}
+        self.behind_bytes = 0
+        """What waited for slow readers at the last `check`."""
 
     def add(self, connection: Connection) -> None:
         self._open.add(connection)
@@ -49,7 +51,7 @@ class Hub:
             waiting = connection.behind
             if waiting:
                 behind.append((waiting, connection))
-        total = sum(waiting for waiting, _ in behind)
+        total = self.behind_bytes = sum(waiting for waiting, _ in behind)
         if total > waiting_bytes:
             behind.sort(key=lambda each: -each[0])
             for waiting, connection in behind:

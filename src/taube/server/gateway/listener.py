@@ -494,6 +494,9 @@ class Doorstep:
         self._silent[number] = (sock, source, deadline)
         self._loop.add_reader(number, self._speaks, number)
 
+    def __len__(self) -> int:
+        return len(self._silent) + len(self._spoken)
+
     def clear(self) -> None:
         for number in list(self._silent):
             self._forget(number)
@@ -593,6 +596,11 @@ class Listener:
         self._doorstep.clear()
         for transport in list(self._greeting):
             transport.abort()
+
+    @property
+    def greeting(self) -> int:
+        """Sockets that wait for their first byte, or for their TLS handshake to begin or to end."""
+        return len(self._doorstep) + len(self._greeting)
 
     def released(self, source: str | None) -> None:
         self.sources.release(source)

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from enum import Enum
 from typing import Any, Final
 
+from taube import __version__
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -72,7 +74,7 @@ def ops_pages(lifecycle: Lifecycle, metrics_text: Callable[[], bytes]) -> Applic
             await _answer(send, 200, "text/plain; version=0.0.4; charset=utf-8", metrics_text())
         elif path == "/health":
             problems = lifecycle.problems()
-            about = {"stage": lifecycle.stage.value, "problems": problems}
+            about = {"stage": lifecycle.stage.value, "problems": problems, "version": __version__}
             await _answer(send, 503 if problems else 200, "application/json", json.dumps(about).encode())
         elif path == "/ready":
             is_ready = lifecycle.stage is Stage.READY

@@ -50,8 +50,20 @@ METRICS: Final = (
     Metric("commands", "counter", "commands", "Commands received."),
     Metric("refused", "counter", "answers", "Commands refused, by the name of the error."),
     Metric("bugs", "counter", "errors", "Errors that nobody foresaw; each is logged, and each is worth a report."),
+    Metric("sockets", "gauge", "connections", "Sockets accepted, whatever has become of them yet."),
+    Metric("connections_most", "gauge", "connections", "How many settings and descriptors leave room for."),
+    Metric("greeting", "gauge", "connections", "Sockets that have not spoken, or wait for their TLS handshake."),
+    Metric("behind_bytes", "gauge", "bytes", "What waits for peers that read too slowly."),
     Metric("loop_lag_seconds", "histogram", "seconds", "How late the event loop is.", buckets=_SECONDS),
     Metric("storage_problems", "counter", "errors", "Reads or writes of the store that failed; each is logged."),
+    Metric("memory_bytes", "gauge", "bytes", "Memory of the process that is its own or shared (resident set)."),
+    Metric("database_bytes", "gauge", "bytes", "Size of the database with its log."),
+    Metric("disk_free_bytes", "gauge", "bytes", "Room left on the disk of the data folder."),
+    Metric(
+        "certificate_expires_seconds", "gauge", "seconds since 1970", "When the certificate in use expires; 0: none."
+    ),
+    Metric("clock_ahead_seconds", "gauge", "seconds", "How far the machine's clock is ahead of the guarded one."),
+    Metric("expiry_paused", "gauge", "state", "1 while nothing expires because the machine's clock jumped, else 0."),
     Metric("ready", "gauge", "state", "1 while the server takes new connections, else 0."),
 )
 """What the gateway and the life of the process report; what the services and the store report, workers.py names."""

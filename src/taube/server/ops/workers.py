@@ -17,6 +17,7 @@ from taube.server.ports import Metrics, QueueNumber, Store, Tables, TableStore
 from taube.server.services import accounts, gates, identity, keys, registration
 from taube.server.services.mailboxes import ENVELOPE_DAYS, Mailboxes
 from taube.wire.errors import WireError
+from taube.wire.messages import STATUS_BUSY, STATUS_FULL, STATUS_GONE
 
 T = TypeVar("T")
 
@@ -35,7 +36,9 @@ METRICS: Final = (
         "Envelopes answered kept: acknowledged at once by the device, or durable.",
         ("live", "stored"),
     ),
-    Metric("envelopes_refused", "counter", "envelopes", "Envelopes answered gone, full or busy."),
+    Metric(
+        "envelopes_refused", "counter", "envelopes", "Envelopes not kept, by their answer.", ("gone", "full", "busy")
+    ),
     Metric("commit_seconds", "histogram", "seconds", "How long a group commit of the store took."),
     Metric(
         "commit_rows",
@@ -45,6 +48,8 @@ METRICS: Final = (
         buckets=(0, 1, 4, 16, 64, 256, 1024, 4096),
     ),
     Metric("backlog_bytes", "gauge", "bytes", "Bodies handed to the store and not yet durable."),
+    Metric("backlog_jobs", "gauge", "commands", "Commands that wait for the writer of the store."),
+    Metric("envelopes_loading", "gauge", "envelopes", "Envelopes that wait until their mailbox is looked up."),
     Metric("live_bytes", "gauge", "bytes", "Bodies delivered to devices and neither acknowledged nor durable."),
     Metric("mailboxes_remembered", "gauge", "mailboxes", "Mailboxes whose state is in memory."),
     Metric("limit_buckets", "gauge", "buckets", "Limits in memory that are partly used."),
@@ -171,13 +176,17 @@ class Workers:
         figures = {
             ("kept", "live"): mailboxes.kept_live,
             ("kept", "stored"): mailboxes.kept_stored,
-            ("envelopes_refused", ""): mailboxes.refused,
+            ("envelopes_refused", "gone"): mailboxes.refused[STATUS_GONE],
+            ("envelopes_refused", "full"): mailboxes.refused[STATUS_FULL],
+            ("envelopes_refused", "busy"): mailboxes.refused[STATUS_BUSY],
         }
         for (name, reason), figure in figures.items():
             metrics.count(name, figure - self._counted.get((name, reason), 0), reason)
             self._counted[name, reason] = figure
         counts = mailboxes.counts()
         metrics.gauge("backlog_bytes", self._store.backlog_bytes())
+        metrics.gauge("backlog_jobs", self._store.backlog_jobs())
+        metrics.gauge("envelopes_loading", counts["loading"])
         metrics.gauge("live_bytes", counts["live_bytes"])
         metrics.gauge("mailboxes_remembered", counts["remembered"])
         metrics.gauge("limit_buckets", self._limits.remembered())

@@ -183,8 +183,8 @@ class Mailboxes:
         """Envelopes acknowledged in time, never stored (counter for metrics)."""
         self.kept_stored = 0
         """Envelopes made durable (counter for metrics)."""
-        self.refused = 0
-        """Envelopes answered full, gone or busy (counter for metrics)."""
+        self.refused = {STATUS_GONE: 0, STATUS_FULL: 0, STATUS_BUSY: 0}
+        """Envelopes answered so (counters for metrics)."""
 
     # ------------------------------------------------------------ what the gateway calls
 
@@ -204,7 +204,7 @@ class Mailboxes:
             sender.sent(request, bytes(len(opened)))
             return
         if self._store.backlog_bytes() + self._row_bytes > self._settings.backlog_bytes:
-            self.refused += len(opened)
+            self.refused[STATUS_BUSY] += len(opened)
             sender.sent(request, bytes([STATUS_BUSY]) * len(opened))
             return
         settlement = Settlement(sender, request, len(opened))
@@ -464,7 +464,7 @@ class Mailboxes:
 
     def _settle(self, settlement: Settlement, index: int, status: int) -> None:
         if status != STATUS_KEPT:
-            self.refused += 1
+            self.refused[status] += 1
             settlement.statuses[index] = status
         settlement.open -= 1
         if settlement.open:

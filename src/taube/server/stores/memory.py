@@ -258,6 +258,9 @@ class MemoryStore:
             self.tables = copy
         done(result, None)
 
+    def backlog_jobs(self) -> int:
+        return 0
+
     def backlog_bytes(self) -> int:
         return 0
 

@@ -208,6 +208,11 @@ def transaction(path: Path, settings: SqliteSettings | None = None) -> Iterator[
 # ---------------------------------------------------------------- copies, for backup, restore and doctor
 
 
+def library_version() -> str:
+    """The version of SQLite in use."""
+    return apsw.sqlite_lib_version()
+
+
 class Examined(NamedTuple):
     """What `examine` found in a sound file of ours."""
 
@@ -399,6 +404,9 @@ class SqliteStore:
         if not self._looks:
             self._soon(self._look)
         self._looks.append(_Job(job, done))
+
+    def backlog_jobs(self) -> int:
+        return len(self._jobs)
 
     def backlog_bytes(self) -> int:
         return self._backlog_bytes

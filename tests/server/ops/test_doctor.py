@@ -1,0 +1,179 @@
+"""`taube doctor` on a server that is well, on one that is not, and on no server at all: what it says, and its code."""
+
+import asyncio
+import json
+import os
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from taube import cli
+from taube.server import doctor, folder
+from taube.server.backup import DATABASE
+from taube.server.doctor import ACT, NOTE, WELL, Case, Finding
+from taube.server.services import identity
+from taube.server.stores import sqlite
+from taube.testing import make_certificate
+from tests.server.rawclient import certificate
+
+
+def worst(findings: list[Finding], what: str) -> Finding:
+    """The finding about *what* that matters most."""
+    return max((each for each in findings if each.what == what), key=lambda each: [WELL, NOTE, ACT].index(each.state))
+
+
+def a_case(data: Path, **given: object) -> Case:
+    defaults: dict[str, object] = {"is_running": False, "origin": "https://localhost", "served": {}, "health": None}
+    return Case(data, **(defaults | given))  # type: ignore[arg-type]
+
+
+def a_folder(data: Path) -> Path:
+    folder.prepare(data)
+    with sqlite.transaction(data / DATABASE) as tables:
+        identity.establish(tables, os.urandom, 1)
+    return data
+
+
+async def test_a_server_that_is_well_has_nothing_to_be_done(rig, monkeypatch) -> None:
+    async with rig() as server:
+        data = server.folder / "data"
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate[0]))
+        person, _ = await server.online()
+        findings = await asyncio.to_thread(doctor.examine, data)
+        assert [each for each in findings if each.state == ACT and each.what not in ("disk", "space")] == []
+        assert {"version", "folder", "server", "port", "certificate", "clock", "descriptors", "disk", "database"} <= {
+            each.what for each in findings
+        }
+        told = " ".join(each.sentence for each in findings)
+        for secret in (person.account, person.device):
+            assert secret.hex() not in told
+        for finding in findings:
+            assert finding.sentence.endswith((".", str(data))) and "\n" not in finding.sentence
+
+
+async def test_a_stopped_server_is_looked_at_too(rig) -> None:
+    server = rig()
+    await server.start()
+    await server.stop()
+    findings = await asyncio.to_thread(doctor.examine, server.folder / "data")
+    assert worst(findings, "server").state == NOTE
+    assert worst(findings, "port").sentence.endswith("is free.")
+    assert worst(findings, "certificate").state in (WELL, ACT)
+    assert worst(findings, "database").state == WELL
+
+
+async def test_a_renewed_certificate_that_was_not_read_again_is_told_and_one_nobody_trusts(rig) -> None:
+    async with rig() as server:
+        data = server.folder / "data"
+        findings = await asyncio.to_thread(doctor.examine, data)
+        assert "will not trust" in worst(findings, "certificate").sentence
+        certificate(server.folder / "tls")
+        said = [each.sentence for each in await asyncio.to_thread(doctor.examine, data) if each.what == "certificate"]
+        assert any("SIGHUP" in sentence and "before this one" in sentence for sentence in said)
+
+
+@pytest.mark.parametrize(
+    ("days", "state", "words"), [(-1, ACT, "has expired"), (3, ACT, "expires in 3 days"), (90, WELL, "90 days more")]
+)
+def test_the_days_that_a_certificate_has_left(tmp_path: Path, days: int, state: str, words: str) -> None:
+    file, key = make_certificate(tmp_path, days=days)
+    case = a_case(tmp_path, served={"listen": "127.0.0.1:1", "tls_cert": str(file), "tls_key": str(key)})
+    [finding] = doctor._certificate(case, time.time())
+    assert finding.state == state and words in finding.sentence
+
+
+def test_a_certificate_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    file, _ = make_certificate(tmp_path / "one")
+    _, key = make_certificate(tmp_path / "two")
+    case = a_case(tmp_path, served={"listen": "127.0.0.1:1", "tls_cert": str(file), "tls_key": str(key)})
+    [finding] = doctor._certificate(case, time.time())
+    assert finding.state == ACT and "cannot be used" in finding.sentence
+
+
+def test_a_port_that_something_else_uses_is_told(tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        listen = f"127.0.0.1:{other.getsockname()[1]}"
+        [finding] = doctor._port(a_case(tmp_path, served={"listen": listen}))
+    assert finding.state == ACT and "in use" in finding.sentence
+
+
+def test_a_clock_that_went_back_is_told_and_one_that_went_ahead(tmp_path: Path) -> None:
+    data = a_folder(tmp_path / "data")
+    with sqlite.transaction(data / DATABASE) as tables:
+        identity.start_clock(tables, 1_800_000_000_000, 0.0)
+    [behind] = doctor._clock(a_case(data), 1_800_000_000 - 7200)
+    assert behind.state == ACT and "2 hours behind" in behind.sentence
+    [ahead] = doctor._clock(a_case(data, is_running=True), 1_800_000_000 + 100 * 3600)
+    assert ahead.state == NOTE and "100 hours ahead" in ahead.sentence
+
+
+@pytest.mark.parametrize(
+    ("figures", "state"),
+    [
+        ({"connections_most": 100.0}, ACT),
+        ({"connections_most": 10_000.0, "sockets": 9_500.0}, ACT),
+        ({"connections_most": 1_000.0}, NOTE),
+        ({"connections_most": 100_000.0, "sockets": 10.0}, WELL),
+    ],
+)
+def test_room_for_connections(tmp_path: Path, figures: dict[str, float], state: str) -> None:
+    [finding] = doctor._descriptors(a_case(tmp_path, figures=figures))
+    assert finding.state == state
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.mark.parametrize(("free", "state"), [(1 << 20, ACT), (1 << 30, NOTE), (500 << 30, WELL)])
+def test_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(1 << 40, 0, free))
+    monkeypatch.setattr(doctor, "_file_system", lambda path: "ext4")
+    assert worst(list(doctor._disk(a_case(tmp_path))), "space").state == state
+
+
+@pytest.mark.parametrize(("kind", "words"), [("nfs4", "local disk"), ("tmpfs", "in memory")])
+def test_file_systems_that_keep_nothing_well_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, words: str
+) -> None:
+    monkeypatch.setattr(doctor, "_file_system", lambda path: kind)
+    finding = worst(list(doctor._disk(a_case(tmp_path))), "disk")
+    assert finding.state == ACT and words in finding.sentence
+
+
+def test_a_damaged_database_and_an_open_folder_are_told(tmp_path: Path) -> None:
+    data = a_folder(tmp_path / "data")
+    assert [each.state for each in doctor._database(a_case(data))] == [WELL]
+    (data / DATABASE).write_bytes(b"no database" * 1000)
+    [finding] = doctor._database(a_case(data))
+    assert finding.state == ACT and "damaged" in finding.sentence
+    data.chmod(0o755)
+    [finding] = doctor._folder(a_case(data))
+    assert finding.state == ACT and "chmod 700" in finding.sentence
+
+
+def test_a_server_that_hangs_is_unwell_or_is_an_older_version(tmp_path: Path) -> None:
+    def of(health: object, figures: dict[str, float] | None = None) -> Finding:
+        return next(doctor._server(a_case(tmp_path, is_running=True, health=health, figures=figures or {})))
+
+    assert of(None).state == ACT
+    assert of({"stage": "ready", "problems": ["storage"]}).state == ACT
+    assert of({"stage": "ready", "problems": []}, {"bugs_total": 2.0}).state == NOTE
+    assert of({"stage": "ready", "problems": []}).state == WELL
+    [old] = doctor._version(a_case(tmp_path, health={"version": "0.0.1"}))
+    assert old.state == ACT and "0.0.1 runs: restart" in old.sentence
+
+
+def test_the_command_ends_with_1_when_something_must_be_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["doctor", "--data", str(tmp_path)]) == 1
+    assert capsys.readouterr().out.startswith("ACT   folder:        There is no server in")
+    data = a_folder(tmp_path / "data")
+    code = cli.main(["doctor", "--json", "--data", str(data)])
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert code == (1 if any(each["state"] == ACT for each in found) else 0)
+    assert all(set(each) == {"what", "state", "advice"} for each in found)
