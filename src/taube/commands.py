@@ -183,7 +183,7 @@ def _text_from_input(terminal: Terminal) -> str:
     if terminal.can_ask:
         terminal.hint("Write the text; Ctrl-D ends it.")
     try:
-        return terminal.inp.read(MAX_TEXT_BYTES + 2).removesuffix("\n")
+        return terminal.read_text(MAX_TEXT_BYTES + 2).removesuffix("\n")
     except UnicodeDecodeError:
         raise UserError("The text is not valid UTF-8.", EX_DATAERR) from None
 

@@ -8,8 +8,11 @@ QR codes and progress appear on a terminal only, never in a pipe. The one import
 
 import json
 import os
+import signal
 import sys
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import StringIO, TextIOWrapper
 from types import TracebackType
 from typing import Final, TextIO
@@ -121,13 +124,30 @@ class Terminal:
     def ask(self, question: str) -> str:
         """One line from a person. Call only if `can_ask`."""
         print(question, end=" ", file=self.err, flush=True)
-        return self.inp.readline().strip()
+        with interruptible():
+            return self.inp.readline().strip()
+
+    def read_text(self, most: int) -> str:
+        """Standard input to its end, at most *most* characters. Raises UnicodeDecodeError."""
+        with interruptible():
+            return self.inp.read(most)
 
     def ask_secret(self, question: str) -> str:
         """A line that is not shown while it is typed. Call only if `can_ask`."""
         from getpass import getpass
 
-        return getpass(f"{question} ")
+        with interruptible():
+            return getpass(f"{question} ")
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While a person is waited for, Ctrl-C interrupts at once; a running event loop would only take note of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Progress:
