@@ -198,7 +198,13 @@ static int sync_file(int fd, long number) {
         while (control->hold_sync) usleep(500);
         __atomic_sub_fetch(&control->held, 1, __ATOMIC_SEQ_CST);
     }
-    if (control->sync_error) { errno = control->sync_error; return -1; }
+    if (control->sync_error) { /* as Linux does: what it was to write counts as clean afterwards, and may be lost */
+        pthread_mutex_lock(&lock);
+        note('F', file, covered, 0, NULL, 0);
+        pthread_mutex_unlock(&lock);
+        errno = control->sync_error;
+        return -1;
+    }
     if (syscall(number, fd)) return -1;
     pthread_mutex_lock(&lock);
     note('S', file, covered, now_ns(), &began, sizeof began);

@@ -5,8 +5,9 @@
     machine.full = 1                     at any time: see `Machine.FIELDS`
     machine.cut_power(random)            after a kill: leaves on the disk what had been synced, and some of the rest
 
-A power cut keeps every write that a completed fsync covers; of the later ones each 512-byte sector survives or not, as
-the given random numbers say. Renames and removals count as durable at once. It knows nothing of the server.
+A power cut keeps every write that a completed fsync covers. Of the others (a failed fsync makes its writes unsafe for
+good) each 512-byte sector survives or not, as the given random numbers say. Renames and removals count as durable at
+once. It knows nothing of the server.
 """
 
 import mmap
@@ -25,7 +26,7 @@ _HEAD: Final = struct.Struct("<c3xiqq")
 
 
 class Record(NamedTuple):
-    """One line of the journal: *op* O(pen) W(rite) T(runcate) S(ync); *a*, *b* as faults.c says.
+    """One line of the journal: *op* O(pen) W(rite) T(runcate) S(ync) F(ailed sync); *a*, *b* as faults.c says.
 
     *data*: the path of O, what W wrote, and of S, when it began.
     """
@@ -141,12 +142,18 @@ class Machine:
         """
         paths: dict[int, Path] = {}
         records = list(self.records())
-        covered: dict[int, int] = {}
-        for record in records:
+        pending: dict[int, list[int]] = {}  # file -> places of writes that no sync has decided
+        safe: set[int] = set()
+        for at, record in enumerate(records):
             if record.op == b"O":
                 paths.setdefault(record.file, Path(os.fsdecode(record.data)))
-            elif record.op == b"S":
-                covered[record.file] = max(record.a, covered.get(record.file, 0))
+            elif record.op in (b"W", b"T"):
+                pending.setdefault(record.file, []).append(at)
+            elif record.op in (b"S", b"F"):
+                waiting = pending.get(record.file, [])
+                if record.op == b"S":
+                    safe.update(place for place in waiting if place < record.a)
+                pending[record.file] = [place for place in waiting if place >= record.a]
         contents: dict[int, bytearray] = {}
         lost = 0
         for at, record in enumerate(records):
@@ -156,12 +163,8 @@ class Machine:
             if record.file not in contents:
                 kept = self._before / path.relative_to(self._data)
                 contents[record.file] = bytearray(kept.read_bytes() if kept.exists() else b"")
-            content = contents[record.file]
-            if at < covered.get(record.file, 0):
-                _apply(content, record, None)
-            else:
-                lost += 1
-                _apply(content, record, dice)
+            lost += at not in safe
+            _apply(contents[record.file], record, None if at in safe else dice)
         for file, content in contents.items():
             if paths[file].exists():
                 paths[file].write_bytes(content)

@@ -1,6 +1,7 @@
 """Disks that are full, failing, slow, damaged or read-only: refused or degraded in one sentence, back by themselves."""
 
 import asyncio
+import contextlib
 import ctypes
 import errno
 import os
@@ -211,8 +212,10 @@ async def test_on_a_full_disk_the_server_and_its_administrator_are_told_in_one_s
 # ---------------------------------------------------------------- damaged, truncated, read-only
 
 
-async def filled(serve: Callable[..., FaultyServer]) -> tuple[FaultyServer, Folk, list[tuple[object, list[bytes]]]]:
-    server = serve()
+async def filled(
+    serve: Callable[..., FaultyServer], **options: str
+) -> tuple[FaultyServer, Folk, list[tuple[object, list[bytes]]]]:
+    server = serve(**options)
     folk = Folk(server)
     people = []
     for member in await folk.members(3):
@@ -265,6 +268,37 @@ async def test_a_damaged_page_is_reported_and_the_rest_stays_readable(serve: Cal
     assert served
     async with folk:
         pass
+
+
+@pytest.mark.parametrize("place", [0, 2, 15, 29])
+async def test_a_damaged_page_of_one_mailbox_stops_nobody_else(serve: Callable[..., FaultyServer], place: int) -> None:
+    server, folk, people = await filled(serve, config="[mailboxes]\nwindow_envelopes = 4\n")
+    server.stop()
+    path = server.data / "taube.db"
+    whole = bytearray(path.read_bytes())
+    (alice, _), (bob, bodies), (carol, _) = people
+    page = whole.index(bodies[place][5:200]) // 4096
+    whole[page * 4096 : page * 4096 + 4096] = random.Random(6).randbytes(4096)
+    path.write_bytes(whole)
+    server.begin()
+    async with folk:
+        with contextlib.suppress(ConnectionError):
+            reader = await folk.online(bob)  # type: ignore[arg-type]
+            while isinstance(event := await folk.event(reader), m.Deliver):
+                reader.acknowledge(event.number)
+        await asyncio.sleep(0.1)
+        sender = await folk.sender()
+        for _ in range(5):
+            posts = [
+                sender.post(lambda n, to=to: m.Send(n, 0, [to.address], b"more"))  # type: ignore[misc]
+                for to in (bob, alice, bob, carol)
+            ]
+            async with asyncio.timeout(15):
+                replies = await asyncio.gather(*posts)
+            # who lies just before a damaged page needs it to find its own end
+            for reply in replies[3:] if place == 0 else replies[1::2]:
+                assert isinstance(reply, m.Sent) and reply.statuses == bytes([m.STATUS_KEPT]), reply
+    said(server)
 
 
 async def test_a_log_that_was_cut_off_or_overwritten_at_its_end_gives_back_what_came_before(

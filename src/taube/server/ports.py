@@ -12,8 +12,8 @@ Every callback is called on the event loop, once, in the order of the calls with
 Source: docs/protocol/delivery.md; STYLE.md §3.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, NewType, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Sequence, Set
+from typing import Any, Final, NamedTuple, NewType, Protocol, TypeVar
 
 from taube.wire.errors import TaubeError, WireError
 from taube.wire.messages import AccountId, DeviceId, GateName, Serial
@@ -108,6 +108,16 @@ class MailboxRow(NamedTuple):
     held: dict[bytes, tuple[int, int]]
     """serial -> (envelopes, bytes of their bodies)"""
     revoked: frozenset[bytes]
+
+
+UNREADABLE: Final = MailboxRow(QueueNumber(-1), 0, {}, frozenset())
+"""Stands for a mailbox of which something lies on a damaged page."""
+
+
+class Stored(Protocol):
+    """What is told of a batch: whether its rows are durable, all but those of the *damaged* queues."""
+
+    def __call__(self, kept: bool, damaged: Set[int] = frozenset(), /) -> None: ...
 
 
 class StoredEnvelope(NamedTuple):
@@ -253,17 +263,19 @@ class EnvelopeStore(Protocol):
     def backlog_bytes(self) -> int:
         """Bytes handed over and not yet durable: the caller refuses (BUSY) above its bound."""
 
-    def submit(
-        self, rows: Sequence[EnvelopeRow], deletes: Iterable[tuple[QueueNumber, int]], done: Callable[[bool], None]
-    ) -> None:
+    def submit(self, rows: Sequence[EnvelopeRow], deletes: Iterable[tuple[QueueNumber, int]], done: Stored) -> None:
         """Keep *rows* and forget every envelope of a queue up to (inclusive) a sequence; rows first.
 
-        *done(True)* once durable, *done(False)* when none of the rows was kept. Calls complete in order. Deletes that
-        could not be written are tried again with a later batch; calls without rows may wait a little for company.
+        *done(True)* once durable, *done(False)* when none of the rows was kept, *done(True, queues)* when all were but
+        those of queues that reach a damaged page. Calls complete in order. Deletes that could not be written are tried
+        again with a later batch; calls without rows may wait a little for company.
         """
 
     def load(self, mailboxes: Sequence[MailboxId], done: Callable[[list[MailboxRow | None] | None], None]) -> None:
-        """State of each mailbox (None: there is no such mailbox), or None for all when the store failed."""
+        """State of each mailbox (None: there is no such mailbox), or None for all when the store failed.
+
+        Deletes that are still to be written count: *top* is never below what was asked to be forgotten.
+        """
 
     def fetch(
         self,

@@ -30,11 +30,12 @@ Source: docs/protocol/delivery.md, DEL-06 .. DEL-19.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
 from taube.server.ports import (
+    UNREADABLE,
     EnvelopeRow,
     EnvelopeStore,
     Link,
@@ -306,7 +307,9 @@ class Mailboxes:
         if self._rows or self._deletes:
             rows, storing, deletes = self._rows, self._storing, self._deletes
             self._rows, self._storing, self._deletes, self._row_bytes = [], [], {}, 0
-            self._store.submit(rows, deletes.items(), lambda kept: self._stored(storing, kept))
+            self._store.submit(
+                rows, deletes.items(), lambda kept, damaged=frozenset(): self._stored(storing, kept, damaged)
+            )
 
     def revoked(self, mailbox_id: MailboxId, serial: bytes) -> None:
         """A serial was revoked (call after it is durable)."""
@@ -477,9 +480,10 @@ class Mailboxes:
 
     # ------------------------------------------------------------ what the store answers
 
-    def _stored(self, storing: list[tuple[Mailbox, int, Parcel]], kept: bool) -> None:
+    def _stored(self, storing: list[tuple[Mailbox, int, Parcel]], all_kept: bool, damaged: Set[int]) -> None:
         behind: set[Mailbox] = set()
         for mailbox, sequence, parcel in storing:
+            kept = all_kept and mailbox.queue not in damaged
             mailbox.storing -= 1
             mailbox.settled = sequence
             if mailbox.cursor < mailbox.top and mailbox.link is not None:
@@ -513,8 +517,8 @@ class Mailboxes:
             waiting, mailbox.waiting = mailbox.waiting, []
             self._loading -= len(waiting)
             mailbox.loading = False
-            if row is None:
-                self._not_loaded(mailbox, waiting, failed=rows is None)
+            if row is None or row is UNREADABLE:
+                self._not_loaded(mailbox, waiting, failed=rows is None or row is UNREADABLE)
                 continue
             mailbox.queue = row.queue
             self._by_queue[row.queue] = mailbox

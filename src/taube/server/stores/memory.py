@@ -18,6 +18,7 @@ from taube.server.ports import (
     MailboxRow,
     Outcome,
     QueueNumber,
+    Stored,
     StoredEnvelope,
     Tables,
 )
@@ -264,15 +265,11 @@ class MemoryStore:
     def backlog_bytes(self) -> int:
         return 0
 
-    def submit(
-        self, rows: Sequence[EnvelopeRow], deletes: Iterable[tuple[QueueNumber, int]], done: Callable[[bool], None]
-    ) -> None:
+    def submit(self, rows: Sequence[EnvelopeRow], deletes: Iterable[tuple[QueueNumber, int]], done: Stored) -> None:
         deletes = list(deletes)
         self._later(lambda: self._submit(rows, deletes, done))
 
-    def _submit(
-        self, rows: Sequence[EnvelopeRow], deletes: list[tuple[QueueNumber, int]], done: Callable[[bool], None]
-    ) -> None:
+    def _submit(self, rows: Sequence[EnvelopeRow], deletes: list[tuple[QueueNumber, int]], done: Stored) -> None:
         if self.failing:
             self._deletes_again += deletes
             done(False)

@@ -30,11 +30,13 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from taube.server.ports import (
+    UNREADABLE,
     EnvelopeRow,
     MailboxId,
     MailboxRow,
     Outcome,
     QueueNumber,
+    Stored,
     StoredEnvelope,
     StoreUnusable,
     Tables,
@@ -313,7 +315,7 @@ def _refuse_newer(path: Path, version: int) -> None:
 
 class _Submission(NamedTuple):
     rows: Sequence[EnvelopeRow]
-    done: Callable[[bool], None]
+    done: Stored
     size: int
 
 
@@ -376,6 +378,8 @@ class SqliteStore:
         self._submissions: list[_Submission] = []
         self._jobs: list[_Job] = []
         self._deletes: dict[int, int] = {}
+        self._forgotten: dict[int, int] = {}  # as the deletes, until they are durable
+        self._damaged: set[int] = set()  # queues that reach a damaged page: nothing is stored for them
         self._backlog_bytes = 0
         self._looks: list[_Job] = []
         self._read_lock = threading.Condition()
@@ -411,9 +415,7 @@ class SqliteStore:
     def backlog_bytes(self) -> int:
         return self._backlog_bytes
 
-    def submit(
-        self, rows: Sequence[EnvelopeRow], deletes: Iterable[tuple[QueueNumber, int]], done: Callable[[bool], None]
-    ) -> None:
+    def submit(self, rows: Sequence[EnvelopeRow], deletes: Iterable[tuple[QueueNumber, int]], done: Stored) -> None:
         size = sum(len(row.body) for row in rows)
         self._backlog_bytes += size
         with self._lock:
@@ -421,6 +423,8 @@ class SqliteStore:
             for queue, upto in deletes:
                 if upto > self._deletes.get(queue, 0):
                     self._deletes[queue] = upto
+                if upto > self._forgotten.get(queue, 0):
+                    self._forgotten[queue] = upto
             if rows or len(self._submissions) == 1:
                 self._lock.notify()
 
@@ -430,6 +434,9 @@ class SqliteStore:
         def run() -> Callable[[], None]:
             try:
                 rows = self._load(wanted)
+            except apsw.CorruptError as error:
+                intact = self._load_intact(wanted)
+                return self._failed("looking up mailboxes", error, lambda: done(intact))
             except Exception as error:
                 return self._failed("looking up mailboxes", error, lambda: done(None))
             return lambda: done(rows)
@@ -447,6 +454,9 @@ class SqliteStore:
         def run() -> Callable[[], None]:
             try:
                 envelopes, more = self._fetch(queue, after, count, size_bytes)
+            except apsw.CorruptError as error:
+                before = self._fetch_intact(queue, after, count, size_bytes)
+                return self._failed("reading a queue", error, lambda: done(before or None, True))
             except Exception as error:
                 return self._failed("reading a queue", error, lambda: done(None, False))
             return lambda: done(envelopes, more)
@@ -509,12 +519,36 @@ class SqliteStore:
                 if at + place < len(rows):
                     rows[at + place] = MailboxRow(
                         queue,
-                        top,
+                        max(top, self._forgotten.get(queue, 0)),
                         {bytes.fromhex(serial): (count, size) for serial, count, size in _nested(held)},
                         frozenset(map(bytes.fromhex, revoked.split())),
                     )
             at += len(group)
         return rows
+
+    def _load_intact(self, wanted: list[MailboxId]) -> list[MailboxRow | None]:
+        """One by one, so that a damaged page stops only those who need it."""
+        rows: list[MailboxRow | None] = []
+        for mailbox in wanted:
+            try:
+                rows += self._load([mailbox])
+            except apsw.CorruptError:
+                rows.append(UNREADABLE)
+        return rows
+
+    def _fetch_intact(self, queue: int, after: int, count: int, size: int) -> list[StoredEnvelope]:
+        """What can be read before a damaged page."""
+        envelopes: list[StoredEnvelope] = []
+        while len(envelopes) < count and size > 0:
+            try:
+                found, more = self._fetch(queue, after, 1, size)
+            except apsw.CorruptError:
+                break
+            envelopes += found
+            if not more:
+                break
+            after, size = found[0].sequence, size - len(found[0].body)
+        return envelopes
 
     def _fetch(self, queue: int, after: int, count: int, size: int) -> tuple[list[StoredEnvelope], bool]:
         low = queue << 32
@@ -565,6 +599,13 @@ class SqliteStore:
             try:
                 rows, answers = self._transact(submissions, jobs, deletes)
                 break
+            except apsw.CorruptError as error:
+                self._roll_back()
+                found = self._find_damage(submissions, deletes)
+                if not found:
+                    return self._all_failed(submissions, jobs, deletes, damaged, error)
+                self._damaged |= found
+                damaged.append(self._failed("writing to a damaged page", error, lambda: None))
             except _DamagedPage as damage:  # it stops those who need it, and nobody else: once more without this job
                 self._roll_back()
                 jobs = [job for job in jobs if job is not damage.job]
@@ -572,15 +613,49 @@ class SqliteStore:
                 damaged.append(self._failed("reading a damaged page", damage.error, answer))
             except Exception as error:  # whatever it is, the callers hear it and the writer goes on
                 self._roll_back()
-                with self._lock:
-                    self._merge_deletes(deletes)
-                failed = [_answer_failed(job, error) for job in jobs]
-                failed += [_answer_stored(each, False) for each in submissions]
-                nothing = self._failed("writing", error, lambda: self._written(size, 0, 0.0))
-                return [nothing, *damaged, *failed]
+                return self._all_failed(submissions, jobs, deletes, damaged, error)
+        with self._lock:
+            for queue, upto in deletes.items():
+                if self._forgotten.get(queue) == upto:
+                    del self._forgotten[queue]
         took = time.monotonic() - began
-        stored = [_answer_stored(each, True) for each in submissions]
+        stored = [_answer_stored(each, True, self._damaged) for each in submissions]
         return [lambda: self._written(size, rows, took), *damaged, *stored, *answers]
+
+    def _all_failed(
+        self,
+        submissions: list[_Submission],
+        jobs: list[_Job],
+        deletes: dict[int, int],
+        before: list[Callable[[], None]],
+        error: Exception,
+    ) -> list[Callable[[], None]]:
+        with self._lock:
+            self._merge_deletes(deletes)
+        size = sum(each.size for each in submissions)
+        failed = [_answer_failed(job, error) for job in jobs]
+        failed += [_answer_stored(each, False) for each in submissions]
+        return [self._failed("writing", error, lambda: self._written(size, 0, 0.0)), *before, *failed]
+
+    def _find_damage(self, submissions: list[_Submission], deletes: dict[int, int]) -> set[int]:
+        """Which queues of this batch, not known yet, meet a damaged page; tried one by one and undone."""
+        damaged: set[int] = set()
+        batch: dict[int, list[EnvelopeRow]] = {queue: [] for queue in deletes}
+        for each in submissions:
+            for row in each.rows:
+                batch.setdefault(row.queue, []).append(row)
+        for queue in batch.keys() - self._damaged:
+            try:
+                self._writing.execute("BEGIN IMMEDIATE")
+                self._insert(batch[queue])
+                self._delete({queue: deletes[queue]} if queue in deletes else {})
+            except apsw.CorruptError:
+                damaged.add(queue)
+            except apsw.Error:
+                break
+            finally:
+                self._roll_back()
+        return damaged
 
     def _transact(
         self, submissions: list[_Submission], jobs: list[_Job], deletes: dict[int, int]
@@ -600,10 +675,10 @@ class SqliteStore:
         return rows, answers
 
     def _insert(self, rows: list[EnvelopeRow]) -> int:
-        removed = self._removed
+        left_out = self._removed | self._damaged if self._damaged else self._removed
         values: list[Any] = []
         for queue, sequence, serial, hour, body in rows:
-            if queue not in removed:
+            if queue not in left_out:
                 values += (queue << 32 | sequence, serial, hour, body)
         at, left = 0, len(values) // 4
         for size in _INSERT_SIZES:
@@ -614,7 +689,9 @@ class SqliteStore:
         return len(values) // 4
 
     def _delete(self, deletes: dict[int, int]) -> None:
-        for group in _padded([(queue << 32, queue << 32 | upto) for queue, upto in deletes.items()]):
+        damaged = self._damaged
+        ranges = [(queue << 32, queue << 32 | upto) for queue, upto in deletes.items() if queue not in damaged]
+        for group in _padded(ranges):
             self._writing.execute(_DELETES[len(group)], [bound for pair in group for bound in pair])
 
     def _run(self, job: _Job, tables: SqliteTables) -> Callable[[], None]:
@@ -699,7 +776,10 @@ class SqliteStore:
             self._observe("commit_rows", rows)
 
 
-def _answer_stored(submission: _Submission, kept: bool) -> Callable[[], None]:
+def _answer_stored(submission: _Submission, kept: bool, damaged: set[int] | None = None) -> Callable[[], None]:
+    if damaged:
+        queues = frozenset(damaged)
+        return lambda: submission.done(kept, queues)
     return lambda: submission.done(kept)
 
 
