@@ -77,11 +77,21 @@ def serve(options: ServeOptions) -> int:
             asyncio.get_running_loop().add_signal_handler(number, server.lifecycle.ask_to_end, number.name)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
         print(f"ready {server.origin}", flush=True)
+        tell_supervisor("READY=1")
         await server.lifecycle.asked_to_end()
+        tell_supervisor("STOPPING=1")
         await server.stop()
         return 0
 
     return uvloop.run(run())
+
+
+def tell_supervisor(state: str) -> None:
+    """Tell systemd, if it asked for it (`Type=notify`), how far this process is. Source: sd_notify(3)."""
+    place = os.environ.get("NOTIFY_SOCKET", "")
+    if place:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(state.encode(), "\0" + place[1:] if place[0] == "@" else place)
 
 
 class Server:
