@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from taube.client.account import Account
+from taube.client.account import Account, Chat
 from taube.client.content import MAX_TEXT_BYTES
 from taube.client.errors import EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, UserError
 from taube.client.events import Connected, Disconnected, Message
@@ -20,6 +20,8 @@ from taube.terminal import Terminal, qr_code, safe_line, safe_text
 
 SEND_TIMEOUT_S: Final = 20.0
 """How long `taube send` waits until the message is kept, before it says that it is queued."""
+LOOK_TIMEOUT_S: Final = 5.0
+"""How long a command looks into the mailbox for a chat that may have just begun."""
 NOT_KEPT: Final = ("queued", "failed")
 
 
@@ -99,6 +101,13 @@ async def _delete_account(options: argparse.Namespace, terminal: Terminal) -> in
 # ---------------------------------------------------------------- chats
 
 
+async def _find(me: Account, name: str) -> Chat:
+    """The chat with this name or id; one that is not known yet may wait in the mailbox. Raises NoAccount."""
+    if all(name not in (chat.name, chat.id) for chat in me.chats()):
+        await me.synchronise(LOOK_TIMEOUT_S)
+    return me.chat(name)
+
+
 async def _add(options: argparse.Namespace, terminal: Terminal) -> int:
     async with _open(options, terminal) as me:
         with terminal.progress("starting the chat"):
@@ -109,7 +118,8 @@ async def _add(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 async def _chats(options: argparse.Namespace, terminal: Terminal) -> int:
-    async with _open(options, terminal, live=False) as me:
+    async with _open(options, terminal) as me:
+        await me.synchronise(LOOK_TIMEOUT_S)
         for chat in me.chats():
             last_at = _iso(chat.last_at_ms) if chat.last_at_ms else None
             if options.json:
@@ -127,7 +137,7 @@ async def _chats(options: argparse.Namespace, terminal: Terminal) -> int:
 
 async def _accept(options: argparse.Namespace, terminal: Terminal) -> int:
     async with _open(options, terminal) as me:
-        chat = me.chat(options.chat)
+        chat = await _find(me, options.chat)
         await chat.accept()
         await me.wait_settled(SEND_TIMEOUT_S)
     terminal.hint(f"You and {safe_line(chat.name)} can write to each other now.")
@@ -136,7 +146,7 @@ async def _accept(options: argparse.Namespace, terminal: Terminal) -> int:
 
 async def _block(options: argparse.Namespace, terminal: Terminal) -> int:
     async with _open(options, terminal) as me:
-        chat = me.chat(options.chat)
+        chat = await _find(me, options.chat)
         with terminal.progress("revoking the address"):
             await chat.block()
     terminal.hint(f"Nothing from {safe_line(chat.name)} arrives any more.")
@@ -144,8 +154,8 @@ async def _block(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 async def _verify(options: argparse.Namespace, terminal: Terminal) -> int:
-    async with _open(options, terminal, live=False) as me:
-        chat = me.chat(options.chat)
+    async with _open(options, terminal) as me:
+        chat = await _find(me, options.chat)
         number = "".join((await chat.verify()).split())
         name = safe_line(chat.name)
     groups = [number[start : start + 5] for start in range(0, len(number), 5)]
@@ -166,7 +176,7 @@ async def _send(options: argparse.Namespace, terminal: Terminal) -> int:
     if not text.strip():
         raise UserError("There is no text to send: give it behind the chat, or on standard input.", EX_DATAERR)
     async with _open(options, terminal) as me:
-        chat = me.chat(options.chat)
+        chat = await _find(me, options.chat)
         with terminal.progress("sending"):
             message = await chat.send_text(_as_unicode(text))
             state = await me.settle(message, SEND_TIMEOUT_S)
@@ -199,7 +209,7 @@ def _as_unicode(text: str) -> str:
 
 async def _read(options: argparse.Namespace, terminal: Terminal) -> int:
     async with _open(options, terminal) as me:
-        chat = me.chat(options.chat) if options.chat is not None else None
+        chat = await _find(me, options.chat) if options.chat is not None else None
         show = _print_json if options.json else _print_message
         telling = asyncio.create_task(_tell_connection(me, terminal)) if options.follow and terminal.can_ask else None
         try:

@@ -46,6 +46,14 @@ def test_two_people_meet_and_write_to_each_other(taube_server: Server) -> None:
     assert len(number) == 60 and number.isdigit()
 
 
+def test_a_request_is_accepted_by_name_though_nothing_was_read_before(alice: Person, bob: Person) -> None:
+    succeeded(alice.run("add", bob.contact_link()))
+    succeeded(alice.run("send", bob.name, "Are you there?"))
+    succeeded(bob.run("accept", alice.name))
+    assert states(bob) == {alice.name: "open"}
+    assert texts(bob) == ["Are you there?"]
+
+
 def test_adding_someone_twice_finds_the_chat_there_is(alice: Person, bob: Person) -> None:
     link = bob.contact_link()
     assert succeeded(alice.run("add", link)).out == bob.name
