@@ -330,11 +330,7 @@ async def offline(place: Place, *, senders: int = 64, window: int = 16) -> dict[
 
 async def empty(place: Place) -> dict[str, float]:
     """A server with nothing in it: time until it is ready, memory once it is."""
-    folder = place.folder / "empty"
-    served = Served(folder, place.certificate)
-    if folder.exists():
-        copied(place.folder / "nothing", folder)
-    (folder / "data").mkdir(parents=True, exist_ok=True)
+    served = place.own_server()
     with served:
         await asyncio.sleep(1.0)
         mb = machine.pss_kb(served.pid) / 1024
