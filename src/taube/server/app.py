@@ -58,6 +58,10 @@ LOOPS_AGAIN_S: Final = 10.0
 """After how long the background loops begin again when a bug ended them."""
 KEYS_EVERY_S: Final = 3600.0
 """How often the address keys are read again, so that one that was retired long ago is forgotten."""
+STRAINED_S: Final = 0.5
+"""How late the loop has to be for what can wait to be refused."""
+FULL_SHARE: Final = 32
+"""The last such part of the connections is kept for telling newcomers when to come back; above it they are closed."""
 SPARE_DESCRIPTORS: Final = 128
 BACKLOG: Final = 2048
 """Connections that the kernel may hold until they are accepted."""
@@ -269,6 +273,7 @@ class Server:
             random=os.urandom,
             metrics=self.metrics,
             log_bug=self.log.bug,
+            is_full=self._is_full,
         )
         self._workers = Workers(
             store=self.store,
@@ -303,6 +308,7 @@ class Server:
         data = self._options.data
         files = [data / backup.DATABASE, data / f"{backup.DATABASE}-wal"]
         return {
+            "strained": lambda: self._dispatch.is_strained,
             "ready": lambda: self.lifecycle.stage is Stage.READY,
             "sockets": lambda: self._listener.sources.total,
             "connections_most": lambda: self._listener.config.connections,
@@ -374,6 +380,11 @@ class Server:
         else:
             self.log.event("certificate", reason="read again")
 
+    def _is_full(self) -> bool:
+        """Whether the last of the room for connections is reached, which is kept to say so to those who come."""
+        most = self._listener.config.connections
+        return self._listener.sources.total > most - most // FULL_SHARE
+
     def _changed_behind(self) -> None:
         """Another process wrote the store, such as `taube admin`: look again at what is remembered of it."""
         if self.lifecycle.stage is Stage.STARTING:
@@ -416,6 +427,7 @@ class Server:
         """How late the loop is: a timer that should come every second."""
         now = time.monotonic()
         self.metrics.observe("loop_lag_seconds", max(0.0, now - expected))
+        self._mailboxes.is_strained = self._dispatch.is_strained = now - expected > STRAINED_S
         self._lag_timer = self._loop.call_later(1.0, self._feel_lag, now + 1.0)
 
     def _start_loops(self) -> None:

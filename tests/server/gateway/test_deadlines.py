@@ -55,6 +55,9 @@ class FakeHandler:
     def bug(self, error):
         raise error
 
+    def spread(self, error):
+        return error
+
     def closed(self, connection): ...
     def cut_off(self, connection, reason):
         self.cut.append(reason)

@@ -69,6 +69,9 @@ class Handler(Protocol):
         """A frame that is no command, already answered. Raises WireError when it was one too many."""
 
     def bug(self, error: Exception) -> None: ...
+    def spread(self, error: WireError) -> WireError:
+        """*error* with its time to try again spread, so that those who are refused together do not come together."""
+
     def cut_off(self, connection: "Connection", reason: str) -> None: ...
     def closed(self, connection: "Connection") -> None: ...
 
@@ -230,7 +233,7 @@ class Connection:
         """
         if not self.is_open:
             return
-        self.send_frame(self.session.failed(request, error))
+        self.send_frame(self.session.failed(request, self._handler.spread(error)))
         if error.kind is DRAINING:
             return
         if error.kind.closes or self.session.state is State.CLOSED:

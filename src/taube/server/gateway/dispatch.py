@@ -53,6 +53,10 @@ from taube.wire.session import login_message
 PAID_AHEAD: Final = 63
 """Addresses, and KiB of bodies, that a connection which sends much is charged in advance at most."""
 
+FULL_RETRY_MS: Final = 10_000
+STRAINED_RETRY_MS: Final = 5_000
+SPREAD_MOST_MS: Final = 10_000
+
 Job = Callable[[Tables], Any]
 Then = Callable[[Any], Reply | None]
 
@@ -75,6 +79,7 @@ class Dispatch:
         metrics: Metrics,
         log_bug: Callable[[BaseException], None],
         under_way: int = 1024,
+        is_full: Callable[[], bool] = lambda: False,
     ) -> None:
         self._origin = origin
         self._store = store
@@ -90,6 +95,9 @@ class Dispatch:
         self._log_bug = log_bug
         self._under_way = under_way
         self._draining_ms = 0
+        self._is_full = is_full
+        self.is_strained = False
+        """The process is behind: what can wait is refused."""
         self.commands = 0
         self._stories: dict[type, Callable[[Connection, Any], None]] = {
             Send: self._send,
@@ -111,7 +119,12 @@ class Dispatch:
     # ------------------------------------------------------------ what connections tell
 
     def opened(self, connection: Connection) -> None:
+        """Take it in, or, when hardly any room is left, tell it in words when to come back."""
         self._hub.add(connection)
+        if self._is_full():
+            self._metrics.count("connections_refused", reason="connections")
+            connection.refuse(0, WireError(BUSY, retry_after_ms=FULL_RETRY_MS))
+            connection.close(1013)
 
     def command(self, connection: Connection, command: Command) -> None:
         if isinstance(command, Acknowledge):
@@ -131,6 +144,14 @@ class Dispatch:
     def bug(self, error: Exception) -> None:
         self._metrics.count("bugs")
         self._log_bug(error)
+
+    def spread(self, error: WireError) -> WireError:
+        """*error* with up to as much again added to the time after which to try again, 10 s at most."""
+        wait_ms = error.retry_after_ms
+        if not wait_ms:
+            return error
+        more_ms = min(wait_ms, SPREAD_MOST_MS) * int.from_bytes(self._random(2), "big") // 65_536
+        return WireError(error.kind, retry_after_ms=wait_ms + more_ms, detail=error.detail)
 
     def cut_off(self, connection: Connection, reason: str) -> None:
         self._metrics.count("connections_closed", reason=reason)
@@ -373,6 +394,8 @@ class Dispatch:
             raise WireError(DRAINING, retry_after_ms=self._draining_ms)
         if connection.under_way >= self._under_way:
             raise WireError(BUSY, retry_after_ms=500)
+        if self.is_strained and isinstance(command, Register):  # newcomers wait, so that those here are served
+            raise WireError(BUSY, retry_after_ms=STRAINED_RETRY_MS)
 
     def _limit(
         self,

@@ -64,6 +64,7 @@ METRICS: Final = (
     ),
     Metric("clock_ahead_seconds", "gauge", "seconds", "How far the machine's clock is ahead of the guarded one."),
     Metric("expiry_paused", "gauge", "state", "1 while nothing expires because the machine's clock jumped, else 0."),
+    Metric("strained", "gauge", "state", "1 while the loop is so late that newcomers and best effort are refused."),
     Metric("ready", "gauge", "state", "1 while the server takes new connections, else 0."),
 )
 """What the gateway and the life of the process report; what the services and the store report, workers.py names."""

@@ -39,6 +39,7 @@ METRICS: Final = (
     Metric(
         "envelopes_refused", "counter", "envelopes", "Envelopes not kept, by their answer.", ("gone", "full", "busy")
     ),
+    Metric("shed", "counter", "envelopes", "Ephemeral envelopes dropped under load, before anything else is refused."),
     Metric("commit_seconds", "histogram", "seconds", "How long a group commit of the store took."),
     Metric(
         "commit_rows",
@@ -176,6 +177,7 @@ class Workers:
         figures = {
             ("kept", "live"): mailboxes.kept_live,
             ("kept", "stored"): mailboxes.kept_stored,
+            ("shed", ""): mailboxes.shed,
             ("envelopes_refused", "gone"): mailboxes.refused[STATUS_GONE],
             ("envelopes_refused", "full"): mailboxes.refused[STATUS_FULL],
             ("envelopes_refused", "busy"): mailboxes.refused[STATUS_BUSY],

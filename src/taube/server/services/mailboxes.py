@@ -180,6 +180,10 @@ class Mailboxes:
         self._due: deque[tuple[float, Mailbox, Parcel]] = deque()
         self._live_bytes = 0
         self._now = 0.0
+        self.is_strained = False
+        """Set by whoever measures it: the process is behind, and ephemeral envelopes are dropped."""
+        self.shed = 0
+        """Ephemeral envelopes dropped under load (counter for metrics)."""
         self.kept_live = 0
         """Envelopes acknowledged in time, never stored (counter for metrics)."""
         self.kept_stored = 0
@@ -375,7 +379,19 @@ class Mailboxes:
             mailbox.cursor = mailbox.top
             self._fly(mailbox, link, parcel)
 
+    def _is_loaded(self) -> bool:
+        """Whether so much is under way that what nobody will miss is dropped, before anything is refused."""
+        settings = self._settings
+        return (
+            self.is_strained
+            or 2 * self._live_bytes > settings.live_bytes
+            or 2 * (self._store.backlog_bytes() + self._row_bytes) > settings.backlog_bytes
+        )
+
     def _send_ephemeral(self, opened: Sequence[tuple[bytes, bytes] | None], body: bytes) -> None:
+        if self._is_loaded():
+            self.shed += len(opened)
+            return
         for pair in opened:
             mailbox = self._mailboxes.get(pair[0]) if pair is not None else None
             if pair is None or mailbox is None or mailbox.link is None or mailbox.loading:
