@@ -42,8 +42,8 @@ static size_t folder_size;
 static int journal = -1, recording;
 static int64_t records;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static int32_t file_of[FILES];                              /* by descriptor, 0: not watched */
-static struct { dev_t dev; ino_t ino; } inodes[4096];
+static int32_t file_of[FILES]; /* by descriptor, 0: not watched */
+static struct { dev_t dev; ino_t ino; char *path; } inodes[4096]; /* a path that got another inode is another file */
 static int32_t files;
 
 #define REAL(name) ((__typeof__(&name))real(#name, &real_##name))
@@ -109,15 +109,16 @@ static void watch(int fd, const char *path, int flags) {
     pthread_mutex_lock(&lock);
     int32_t file = 0;
     for (int32_t i = 0; i < files; i++)
-        if (inodes[i].dev == s.st_dev && inodes[i].ino == s.st_ino) file = i + 1;
+        if (inodes[i].dev == s.st_dev && inodes[i].ino == s.st_ino && !strcmp(inodes[i].path, path)) file = i + 1;
     if (!file && files < 4096) {
         inodes[files].dev = s.st_dev;
         inodes[files].ino = s.st_ino;
+        inodes[files].path = strdup(path);
         file = ++files;
     }
     file_of[fd] = file;
     note('O', file, strlen(path), 0, path, strlen(path));
-    if (flags & O_TRUNC && recording) note('T', file, 0, 0, NULL, 0);
+    if (s.st_size == 0 && recording) note('T', file, 0, 1, NULL, 0); /* new, or new again: empty for sure */
     pthread_mutex_unlock(&lock);
 }
 

@@ -147,6 +147,8 @@ class Machine:
         for at, record in enumerate(records):
             if record.op == b"O":
                 paths.setdefault(record.file, Path(os.fsdecode(record.data)))
+            elif record.op == b"T" and record.b:
+                safe.add(at)  # the file was made anew
             elif record.op in (b"W", b"T"):
                 pending.setdefault(record.file, []).append(at)
             elif record.op in (b"S", b"F"):
