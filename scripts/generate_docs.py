@@ -214,14 +214,78 @@ def shown(value: object) -> str:
 
 
 def limits_table() -> str:
-    """What clients may ask, per whom."""
+    """Every limit: what one thing may be, what may wait, how long it stays, and what clients may ask."""
     from taube.server.limits import LIMITS
 
-    rows = (
-        (limit.operation, limit.scope.value, f"{limit.burst:,.0f} {limit.unit}", refill(limit.per_s))
+    rows = [(what, per, default, above) for what, per, default, above in [*fixed_limits(), *set_limits()]]
+    rows += [
+        (
+            limit.operation,
+            limit.scope.value,
+            f"{limit.burst:,.0f} {limit.unit} at once, {refill(limit.per_s)}",
+            "closed" if limit.operation in ("connect", "junk") else "`rate_limited`",
+        )
         for limit in LIMITS
-    )
-    return table(("operation", "counted per", "at once", "refilled"), rows)
+    ]
+    return table(("limit", "per", "default", "above it"), rows)
+
+
+def fixed_limits() -> list[tuple[str, str, str, str]]:
+    """What the protocol fixes, with its value from the code."""
+    from taube.server.services import accounts, addresses, gates, identity, keys, mailboxes, registration
+
+    return [
+        ("frame", "message of the wire", f"{messages.MAX_FRAME_BYTES:,} bytes", "`too_large`"),
+        ("body", "envelope", f"{messages.MAX_BODY_BYTES:,} bytes", "`bad_frame`"),
+        ("addresses", "`Send`", f"{messages.MAX_ADDRESSES:,}", "`bad_frame`"),
+        ("value", "gate", f"{messages.MAX_GATE_VALUE_BYTES:,} bytes", "`bad_frame`"),
+        ("size", "key package", f"{messages.MAX_KEY_PACKAGE_BYTES:,} bytes", "`bad_frame`"),
+        ("key packages that wait", "device and suite", f"{keys.MAX_WAITING:,}", "`too_many_key_packages`"),
+        ("devices", "account", f"{accounts.MAX_DEVICES:,}", "the list is refused"),
+        ("revoked addresses", "mailbox", f"{addresses.MAX_REVOKED:,}", "a new mailbox id at the next login"),
+        ("share of a mailbox", "address", f"1/{mailboxes.SERIAL_SHARE} of it", "*full*"),
+        ("envelope that waits", "mailbox", f"{mailboxes.ENVELOPE_DAYS} days", "deleted"),
+        ("gate", "gate", f"{gates.GATE_DAYS} days", "forgotten"),
+        ("key package", "device", f"{keys.PACKAGE_DAYS} days", "deleted"),
+        ("expired invitation", "invitation", f"{registration.TOLD_DAYS} days", "forgotten"),
+        ("retired address key", "server", f"{identity.RETIRED_DAYS} days", "its addresses end"),
+    ]
+
+
+SET_LIMITS = {
+    "mailboxes.capacity_bytes": ("mailbox", "*full*"),
+    "mailboxes.capacity_envelopes": ("mailbox", "*full*"),
+    "mailboxes.window_envelopes": ("connection", "the rest waits for acknowledgements"),
+    "mailboxes.window_bytes": ("connection", "the rest waits for acknowledgements"),
+    "mailboxes.patience_s": ("envelope", "stored"),
+    "mailboxes.live_bytes": ("everyone", "stored at once; ephemeral ones dropped from half of it on"),
+    "mailboxes.backlog_bytes": ("everyone", "*busy*; ephemeral ones dropped from half of it on"),
+    "mailboxes.loading_envelopes": ("everyone", "*busy*"),
+    "sqlite.backlog_jobs": ("everyone", "`busy`"),
+    "listener.connections": ("everyone", "closed; in the last 1/32 told `busy` and when to come back"),
+    "listener.connections_per_source": ("source", "closed"),
+    "listener.handshake_timeout_s": ("connection", "closed"),
+    "listener.head_timeout_s": ("connection", "closed"),
+    "listener.head_bytes": ("connection", "431"),
+    "listener.http_timeout_s": ("HTTP request", "closed"),
+    "listener.http_body_bytes": ("HTTP request", "closed"),
+    "connection.hello_timeout_s": ("connection", "`idle`, closed"),
+    "connection.anonymous_idle_s": ("anonymous connection", "`idle`, closed"),
+    "connection.device_idle_s": ("device connection", "`idle`, closed"),
+    "connection.stalled_s": ("connection", "closed"),
+    "connection.waiting_bytes": ("connection", "closed"),
+    "connection.waiting_bytes_of_all": ("everyone", "those furthest behind are closed"),
+    "unused_months": ("account", "forgotten"),
+}
+"""Settings that are limits: counted per what, and what happens above."""
+
+
+def set_limits() -> list[tuple[str, str, str, str]]:
+    """The settings that are limits, by their name."""
+    from taube.server.config import ServerConfig
+
+    defaults = {name.strip("`"): default for name, default, _ in settings_of("", ServerConfig)}
+    return [(f"`{name}`", per, defaults[name], above) for name, (per, above) in SET_LIMITS.items()]
 
 
 def refill(per_s: float) -> str:
