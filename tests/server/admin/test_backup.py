@@ -1,5 +1,6 @@
 """Backup and restore: whole, checked, never over another file, never while a server runs, and resumed after a stop."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -141,6 +142,33 @@ async def test_a_backup_is_made_while_the_server_runs_and_a_restore_is_refused(r
         _, bob = await server.online(person)
         assert (await bob.next(m.Deliver)).body == b"in the backup"
         assert (await bob.next(m.CaughtUp)).upto == 1
+
+
+async def test_a_backup_under_load_holds_all_that_was_kept_before_it_began(rig, tmp_path) -> None:
+    async with rig() as server:
+        data = server.folder / "data"
+        _, bob = await server.online()
+        [minted] = await bob.mint()
+        await bob.close()
+        alice = await server.connect()
+        kept = 0
+
+        async def write() -> None:
+            nonlocal kept
+            while True:
+                assert (await alice.send([minted.address], b"%d" % kept)).statuses == b"\0"
+                kept += 1
+
+        writing = asyncio.create_task(write())
+        for number in range(5):
+            before = kept
+            await run(backup.make, data, tmp_path / f"backup-{number}")
+            assert kept > before, "writing goes on meanwhile"
+            copied = apsw.Connection(os.fspath(tmp_path / f"backup-{number}"))
+            bodies = [row[0] for row in copied.execute("SELECT body FROM envelope ORDER BY key").fetchall()]
+            copied.close()
+            assert bodies == [b"%d" % each for each in range(len(bodies))] and len(bodies) >= before
+        writing.cancel()
 
 
 async def test_a_restore_that_was_interrupted_is_finished_by_the_next_start(rig, tmp_path) -> None:
