@@ -307,7 +307,7 @@ def upgrade(
     """Let picows take over *transport*, as if it had read the request itself.
 
     It gets a request of ours, which holds nothing that the client sent but the key: browsers differ in headers that
-    picows is strict about, and it keeps the request as long as the connection lives.
+    picows is strict about. It keeps request and answer as long as the connection lives; their headers are dropped here.
     """
     request = (
         b"GET /v1/socket HTTP/1.1\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
@@ -339,6 +339,9 @@ def upgrade(
         space[:size] = waiting[:size]
         waiting = waiting[size:]
         protocol.buffer_updated(size)
+    for kept in (protocol.transport.request, protocol.transport.response):
+        if kept is not None:
+            kept.headers = None
 
 
 # ---------------------------------------------------------------- the first bytes
