@@ -79,28 +79,30 @@ def run(options: argparse.Namespace, folder: Path) -> int:
         place.devices = uvloop.run(people.register(served, clients, 320))
     say(f"  {time.monotonic() - began:.1f} s")
     found: report.Found = {}
+    failed: list[str] = []
     loads, stolen = [machine.load()], machine.stolen_s()
     for name in names:
         for number in range(runs):
             began = time.monotonic()
             gc.collect()
-            result = uvloop.run(SCENARIOS[name](place))
+            try:
+                result = uvloop.run(SCENARIOS[name](place))
+            except (OSError, RuntimeError, TimeoutError) as error:
+                failed.append(f"{name} {number + 1}: {type(error).__name__}: {error}")
+                say(f"FAILED {failed[-1]}")
+                kill_all()
+                continue
             found.setdefault(name, []).append(result)
             loads.append(machine.load())
             say(f"{name} {number + 1}/{runs}, {time.monotonic() - began:.1f} s: {short(result)}")
-    result = report.results(
-        found,
-        command="python -m bench" + (" --quick" if options.quick else ""),
-        quick=options.quick,
-        loads=loads,
-        stolen_s=machine.stolen_s() - stolen,
-    )
+    result = report.results(found, quick=options.quick, loads=loads, stolen_s=machine.stolen_s() - stolen)
+    result["failed"] = failed
     for each in result["figures"]:
         say(f"{each['id']:15} {each['value']:10.4g} {each['unit']:6} bar {each['bar']:g}, runs {each['runs']}")
     say(f"checks {result['checks']}, load {result['load_average']}, stolen {result['stolen_s']} s")
     if options.report or not (options.only or options.quick):
         report.write(result)
-    return 0
+    return 1 if failed else 0
 
 
 def say(line: str) -> None:

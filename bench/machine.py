@@ -61,6 +61,11 @@ def stolen_s() -> float:
     return int(Path("/proc/stat").read_text().split()[8]) / os.sysconf("SC_CLK_TCK")
 
 
+def is_real_time() -> bool:
+    """Whether this process, and what it starts, goes before all ordinary ones (`chrt`)."""
+    return os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR)
+
+
 def load() -> float:
     """Processes that wanted to run, averaged over the last minute."""
     return os.getloadavg()[0]
