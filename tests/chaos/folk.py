@@ -37,6 +37,7 @@ class Folk:
         self.tls = ssl.create_default_context(cafile=str(server.certificate)) if server.tls else None
         self._clients: list[RawClient] = []
         self._sender: RawClient | None = None
+        self._sender_of = 0
 
     async def __aenter__(self) -> "Folk":
         return self
@@ -76,8 +77,9 @@ class Folk:
 
     async def sender(self) -> RawClient:
         """One anonymous connection, made anew when it has ended."""
-        if self._sender is None or self._sender.gone.is_set():
+        if self._sender is None or self._sender.gone.is_set() or self._sender_of != self.server.pid:
             self._sender = await self.connect()
+            self._sender_of = self.server.pid
         return self._sender
 
     async def kept(self, to: Member, body: bytes) -> bool:

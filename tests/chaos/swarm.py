@@ -75,8 +75,11 @@ def person_of(seed: str) -> Person:
 
 async def connected(state: State, tls: ssl.SSLContext | None) -> RawClient:
     """One greeted connection. Raises OSError and alike."""
-    async with asyncio.timeout(CONNECT_S):
-        return await RawClient.connect(state.origin, tls)
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            return await RawClient.connect(state.origin, tls)
+    except AssertionError as error:  # something else than a Welcome: it drains, or is busy
+        raise ConnectionError from error
 
 
 def drop(client: RawClient) -> None:

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,6 +147,8 @@ class World:
         proxy_port, server_port = free_port(), free_port()
         self.server = FaultyServer(folder, self.machine, proxy_port, server_port)
         self.proxy = Proxy(proxy_port, server_port)
+        shutil.copytree(ROOT / "src", folder / "code", ignore=shutil.ignore_patterns("__pycache__"))
+        self.server.environment["PYTHONPATH"] = str(folder / "code")  # the code as it was at the beginning
         self.history = folder / "history"
         self.disk = History(self.history / "disk.history")
         self.senders: Child
