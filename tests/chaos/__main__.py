@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -47,6 +48,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="the small size of the short test")
     parser.add_argument("--verbose", action="store_true", help="say each fault")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that everything it started ends with it
     size = QUICK if options.quick else LONG
     only = tuple(name for name in options.faults.split(",") if name)
     end = time.monotonic() + options.minutes * 60

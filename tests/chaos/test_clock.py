@@ -14,7 +14,10 @@ DAY_MS = 86_400_000
 
 
 @pytest.mark.skipif(not Machine.possible(), reason="needs Linux and a C compiler")
-@pytest.mark.parametrize("jump_s", [HOUR_S, -HOUR_S, YEAR_S, -YEAR_S])
+@pytest.mark.parametrize(
+    "jump_s",
+    [YEAR_S, -HOUR_S, pytest.param(HOUR_S, marks=pytest.mark.slow), pytest.param(-YEAR_S, marks=pytest.mark.slow)],
+)
 async def test_a_clock_that_jumps_expires_nothing_and_stops_nobody(tmp_path: Path, jump_s: int) -> None:
     machine = Machine(tmp_path / "machine")
     server = FaultyServer(tmp_path, machine)
