@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.services.*",),
     ("server.limits",),
     ("server.ports",),
-    ("server.ledger", "server.clock"),
+    ("server.ledger", "server.clock", "server.certificate"),
     ("client.bot",),
     ("client.account",),
     ("client.sync",),

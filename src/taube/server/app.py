@@ -25,7 +25,7 @@ from typing import Any, Final, TypeVar
 import uvloop
 
 from taube import __version__
-from taube.server import backup, folder, pages, secrets
+from taube.server import backup, certificate, folder, pages, secrets
 from taube.server.config import (
     EX_CONFIG,
     EX_UNAVAILABLE,
@@ -189,9 +189,10 @@ class Server:
                 raise OperatorError(f"There is no file {path}.", EX_CONFIG)
         try:
             context = tls_context(options.tls_cert, options.tls_key)
-            self._certificate_expires_s = secrets.certificate(options.tls_cert.read_bytes()).not_after_s
+            with contextlib.suppress(ssl.SSLError):  # one that clients refuse: the doctor tells why
+                self._certificate_expires_s = certificate.about(context, options.tls_cert).not_after_s
             return context
-        except (ssl.SSLError, ValueError) as error:
+        except ssl.SSLError as error:
             raise OperatorError(
                 f"{options.tls_cert} and {options.tls_key} are not a certificate and its key in PEM form.", EX_CONFIG
             ) from error

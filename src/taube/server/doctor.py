@@ -28,7 +28,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from taube import __version__
-from taube.server import clock, folder, secrets
+from taube.server import certificate, clock, folder
 from taube.server.backup import DATABASE
 from taube.server.config import OperatorError, read_config
 from taube.server.gateway.listener import tls_context
@@ -221,9 +221,8 @@ def _certificate(case: Case, now_s: float) -> Iterator[Finding]:
     if not file or not key:
         return
     try:
-        tls_context(Path(file), Path(key))
-        about = secrets.certificate(Path(file).read_bytes())
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        about = certificate.about(tls_context(Path(file), Path(key)), Path(file))
+    except OSError as error:  # ssl.SSLError is an OSError
         sentence = f"{file} and {key} cannot be used ({_why(error)}): put a certificate and its key there, in PEM form."
         yield Finding("certificate", ACT, sentence)
         return
@@ -242,7 +241,7 @@ def _certificate(case: Case, now_s: float) -> Iterator[Finding]:
         yield from _served_certificate(case, about)
 
 
-def _served_certificate(case: Case, about: secrets.CertificateAbout) -> Iterator[Finding]:
+def _served_certificate(case: Case, about: certificate.CertificateAbout) -> Iterator[Finding]:
     """What a client meets: the certificate that the port shows, checked as clients check it."""
     host, port = _local(case.served["listen"])
     context = ssl.create_default_context()

@@ -1,18 +1,15 @@
 """The server's few cryptographic primitives: the one importer of `cryptography`, given to services as arguments.
 
-AES-SIV (RFC 5297) seals addresses; Ed25519 (RFC 8032) verifies signatures; certificates tell their dates. Nothing else
-is needed, nothing is signed.
+AES-SIV (RFC 5297) seals addresses; Ed25519 (RFC 8032) verifies signatures. Nothing else is needed, nothing is signed.
 Source: docs/protocol/delivery.md, DEL-01, DEL-02.
 """
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
-from cryptography.hazmat.primitives.serialization import Encoding
 
 KEY_BYTES: Final = 64
 ADDRESS_BYTES: Final = 41
@@ -26,21 +23,6 @@ def verify(public_key: bytes, signature: bytes, message: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
-
-
-class CertificateAbout(NamedTuple):
-    """What an operator has to know of a certificate. Times are seconds since 1970."""
-
-    not_before_s: float
-    not_after_s: float
-    der: bytes
-
-
-def certificate(pem: bytes) -> CertificateAbout:
-    """About the first certificate in *pem*. Raises ValueError if there is none."""
-    found = x509.load_pem_x509_certificate(pem)
-    before, after = found.not_valid_before_utc, found.not_valid_after_utc
-    return CertificateAbout(before.timestamp(), after.timestamp(), found.public_bytes(Encoding.DER))
 
 
 class AddressKeys:
