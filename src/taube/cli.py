@@ -65,10 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. The entry point of the `taube` script."""
     terminal = Terminal()
     try:
-        options = parse(arguments)
-        code = run(options, terminal)
-        terminal.out.flush()
-        return code
+        try:
+            return run(parse(arguments), terminal)
+        finally:  # also behind --help, which leaves by SystemExit
+            terminal.out.flush()
     except KeyboardInterrupt:
         return EX_INTERRUPTED
     except BrokenPipeError:
