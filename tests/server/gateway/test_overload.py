@@ -47,6 +47,7 @@ async def test_newcomers_wait_while_the_process_is_behind_and_those_here_are_ser
         assert not server.server._dispatch.is_strained
 
 
+@spec("DEL-27")
 async def test_refusals_spread_the_time_to_come_back(rig) -> None:
     async with rig() as server:
         _, client = await server.online()
@@ -63,6 +64,7 @@ async def test_refusals_spread_the_time_to_come_back(rig) -> None:
         assert spread(e.WireError(e.BAD_FRAME)).retry_after_ms == 0
 
 
+@spec("DEL-27")
 async def test_who_comes_when_there_is_hardly_room_is_told_when_to_come_back(rig) -> None:
     async with rig(tls=False, config=ServerConfig(listener=ListenerConfig(connections=64))) as server:
         person = await server.person()
