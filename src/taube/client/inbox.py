@@ -35,6 +35,8 @@ from taube.client.vault import Vault
 GAP_GRACE_MS: Final = 3_000
 """Envelopes of one sender may overtake each other: a gap is asked for only after this time."""
 MAX_GAP: Final = 256
+MAX_EPOCH_JOINED: Final = 2**32
+"""No group of people gets that far; one that pretends to would not fit the store in the end."""
 WALK_WAIT_MS: Final = 1_000
 
 
@@ -74,7 +76,8 @@ class Inbox:
             with self._vault.work():
                 for delivery in deliveries:
                     self._decide(delivery)
-        except (CoreTrapped, Undo):
+        except (CoreTrapped, Undo, ArithmeticError, AssertionError, LookupError, TypeError, ValueError):
+            # what data of a stranger can bring about; a disk that fails is not among them, and is tried again
             if len(deliveries) > 1:
                 for delivery in deliveries:
                     self.receive([delivery])
@@ -181,7 +184,7 @@ class Inbox:
         except CoreError:
             return
         package = self._store.package(joined.package_ref)
-        if package is None:
+        if package is None or joined.epoch > MAX_EPOCH_JOINED:
             raise Undo
         known = self._store.group(joined.group_id)
         predecessor = joined.context.predecessor
