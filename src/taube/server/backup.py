@@ -59,6 +59,7 @@ def restore(data: Path, file: Path) -> Path | None:
     folder.prepare(data)
     holding = folder.hold(data)
     try:
+        _give(data / "lock", data)
         finish(data)
         _prepare(data, file)
         return finish(data)
@@ -79,6 +80,7 @@ def finish(data: Path) -> Path | None:
     for name in _FILES:
         if (data / name).exists():
             aside.mkdir(mode=0o700, exist_ok=True)
+            _give(aside, data)
             (data / name).replace(aside / name)
     _sync(data)
     restored.replace(data / DATABASE)
@@ -94,6 +96,7 @@ def _prepare(data: Path, file: Path) -> None:
     os.close(handle)
     draft = Path(name)
     try:
+        _give(draft, data)
         sqlite.copy(file, draft)
         sqlite.examine(draft)
         origin = sqlite.read_facts(draft).get(ORIGIN, b"").decode()
@@ -105,6 +108,7 @@ def _prepare(data: Path, file: Path) -> None:
         sqlite.join_log(draft)
         if origin and folder.kept_origin(data) is None:
             folder.keep(data, "origin", origin)
+            _give(data / "origin", data)
         _sync(draft)
         draft.replace(data / RESTORED)
         _sync(data)
@@ -156,6 +160,13 @@ def _new_file(file: Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise OperatorError(f"{file} cannot be written ({error.strerror}).", EX_CANTCREAT) from error
         raise
+
+
+def _give(path: Path, data: Path) -> None:
+    """What root makes in a folder belongs to the folder's owner, as whom the server runs."""
+    if os.geteuid() == 0:
+        owner = data.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _remove(draft: Path) -> None:

@@ -210,6 +210,21 @@ def test_keys_of_another_server_are_not_taken_over(tmp_path: Path) -> None:
     assert f"{identity.KEY_PREFIX}1" not in facts(fresh)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_restores_belongs_to_the_folders_owner(tmp_path: Path) -> None:
+    file = tmp_path / "taube.backup"
+    backup.make(a_server(tmp_path / "data"), file)
+    for data in (tmp_path / "data", tmp_path / "empty"):
+        folder.prepare(data)
+        for path in (data, *data.iterdir()):
+            os.chown(path, 12345, 12345)
+        backup.restore(data, file)
+        assert {path.name: path.stat().st_uid for path in data.rglob("*")} == {
+            path.name: 12345 for path in data.rglob("*")
+        }
+    assert file.stat().st_uid == 0
+
+
 def test_a_restore_over_a_damaged_database_works(tmp_path: Path) -> None:
     data, file = a_server(tmp_path / "data"), tmp_path / "taube.backup"
     backup.make(data, file)
