@@ -74,7 +74,7 @@ class Engine:
         self.gates.on_exhausted = self._exhausted
         self.link: DeviceLink | None = None
         self.caught_up = False
-        """Whether the mailbox was read to its end since this process has the device lock."""
+        """Whether the mailbox was read to its end since the last login of this process."""
         self.offline_reason: TaubeError | None = None
         """Why there is no device link at the moment."""
         self.send_problem: TaubeError | None = None
@@ -102,6 +102,7 @@ class Engine:
 
     async def connect(self) -> DeviceLink:
         """Log in, and do what comes before the mailbox. Raises TransportError, WireError, DeviceReplaced."""
+        self.caught_up = False
         await self.devices.publish_list()
         try:
             link = await self._login()
@@ -151,7 +152,7 @@ class Engine:
 
     async def send(self) -> None:
         """Send everything that is due. Raises TransportError, WireError."""
-        if self._lock is not None and not self.caught_up:
+        if self._must_read_first():
             return
         if self.store.receipts_owed():
             self.outbox.queue_receipts()
@@ -160,12 +161,20 @@ class Engine:
             self.outbox.queue_resend_requests(ASK_AGAIN_MS)
         await self.outbox.drain()
 
+    def _must_read_first(self) -> bool:
+        """Whether the mailbox is ours and has more to say before anything is protected or claimed."""
+        return self._lock is not None and not self.caught_up
+
     async def do_chores(self) -> None:
         """Do everything that is due; what fails is tried again later. Raises TransportError."""
         for pending in self.store.all_pending():
+            if self._must_read_first():
+                return
             await self.gates.settle(pending.group_id)
         done: set[int] = set()
         while chore := next((c for c in self.store.chores_due(self.vault.now_ms()) if c.n not in done), None):
+            if self._must_read_first():
+                return
             done.add(chore.n)
             try:
                 await self._do(chore)
