@@ -60,7 +60,7 @@ def main() -> int:
             broken += 1
             words = f"--seed {seed} --minutes {seconds / 60:.2f}" + (" --quick" if options.quick else "")
             words += f" --faults {options.faults}" if only else ""
-            print(f"   replay: python -m tests.chaos {words} --verbose", flush=True)
+            print(f"   replay: .venv/bin/python -m tests.chaos {words} --verbose", flush=True)
         if options.seed is not None:
             break
     print("chaos: nothing was broken" if not broken else f"chaos: {broken} rounds broke a promise")

@@ -86,6 +86,28 @@ def test_a_power_cut_takes_what_was_never_synced(machine: Machine, tmp_path: Pat
     assert left < 31
 
 
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_a_file_that_was_made_anew_is_not_taken_for_one_whose_place_it_took(
+    machine: Machine, tmp_path: Path, first: str
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    code = textwrap.dedent(
+        """
+        import os, signal, sys; os.chdir(sys.argv[1]); here = os.getcwd()
+        def write(path, text):
+            f = os.open(here + "/" + path, os.O_RDWR | os.O_CREAT); os.write(f, text); os.fsync(f); os.close(f)
+        write("a", b"an older one, and longer"); write("b", b"stale and longer")
+        for path in (sys.argv[2], "a" if sys.argv[2] == "b" else "b"): os.unlink(path)
+        write("b", b"fresh")
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    child(machine.prepare(data, record=True), code, str(data), first)
+    assert machine.cut_power(random.Random(1)) == 0
+    assert [(path.name, path.read_bytes()) for path in data.iterdir()] == [("b", b"fresh")]
+
+
 def test_the_journal_knows_when_the_log_was_synced(machine: Machine, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

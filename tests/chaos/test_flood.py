@@ -69,7 +69,7 @@ async def witnessed(server: FaultyServer, *, grows_kb: int) -> AsyncIterator[Fol
         async def write() -> int:
             nonlocal slowest, peak
             count = 0
-            while not over:
+            while not (over and count):
                 began = time.monotonic()
                 async with asyncio.timeout(SERVED_WITHIN_S):
                     assert await folk.kept(bob, b"witness %d" % count)
