@@ -52,9 +52,9 @@ class Undo(Exception):
     """What the envelope did to the core must not be kept."""
 
 
-def envelope_id(body: bytes) -> bytes:
-    """16 bytes that name an envelope."""
-    return hashlib.sha256(body).digest()[:16]
+def envelope_id(serial: bytes, body: bytes) -> bytes:
+    """16 bytes that name an envelope at the address where it arrived: elsewhere, the same bytes may mean nothing."""
+    return hashlib.sha256(serial + body).digest()[:16]
 
 
 class Inbox:
@@ -88,7 +88,7 @@ class Inbox:
         """Decided as junk; should it have been a commit that we alone cannot apply, the gate will tell."""
         with self._store.write():
             now_ms = self._vault.now_ms()
-            self._store.decide(envelope_id(delivery.body), now_ms)
+            self._store.decide(envelope_id(delivery.serial, delivery.body), now_ms)
             address = self._store.address(delivery.serial)
             chat = self._store.chat(address.chat) if address is not None and address.chat is not None else None
             if chat is not None and chat.group_id is not None:
@@ -105,7 +105,7 @@ class Inbox:
     # ---------------------------------------------------------------- one envelope
 
     def _decide(self, delivery: Delivery) -> None:
-        envelope = envelope_id(delivery.body)
+        envelope = envelope_id(delivery.serial, delivery.body)
         if self._store.is_decided(envelope):
             return
         address = self._store.address(delivery.serial)
@@ -113,15 +113,13 @@ class Inbox:
         if delivery.ephemeral:
             return
         now_ms = self._vault.now_ms()
-        chat = address.chat if address is not None else None
-        if opened or chat is None:
+        later = address is not None and (address.chat is not None or address.purpose == "package")
+        if opened or not later or not self._store.set_aside(envelope, delivery.serial, delivery.body, now_ms):
             self._store.decide(envelope, now_ms)
-        elif self._store.set_aside(envelope, delivery.serial, delivery.body, now_ms):
-            state = self._store.chat(chat)
-            if state is not None and state.group_id is not None:
-                self._store.add_chore("walk", state.group_id, b"", now_ms, now_ms + WALK_WAIT_MS)
-        else:
-            self._store.decide(envelope, now_ms)
+            return
+        chat = self._store.chat(address.chat) if address is not None and address.chat is not None else None
+        if chat is not None and chat.group_id is not None:
+            self._store.add_chore("walk", chat.group_id, b"", now_ms, now_ms + WALK_WAIT_MS)
 
     def _open(self, address: Address, body: bytes) -> bool:
         """Whether the envelope is decided; False when it may become readable later."""

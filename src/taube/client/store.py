@@ -759,14 +759,14 @@ class Store:
         return True
 
     def aside_of_chat(self, chat: bytes) -> list[tuple[bytes, bytes, bytes]]:
-        """(envelope id, serial, body), oldest first."""
+        """(envelope id, serial, body), oldest first: of its addresses, and of those by which its groups were joined."""
         return list(
             self._rows(
                 "SELECT aside.id, aside.serial, body FROM aside JOIN addresses USING (serial) WHERE chat = ?"
-                " ORDER BY n",
-                chat,
+                " OR serial IN (SELECT serial FROM groups WHERE groups.chat = ?) ORDER BY n",
+                chat, chat,
             )
-        )
+        )  # fmt: skip
 
     def chats_with_aside(self) -> list[bytes]:
         rows = self._rows("SELECT DISTINCT chat FROM aside JOIN addresses USING (serial) WHERE chat IS NOT NULL")
