@@ -15,6 +15,7 @@ from taube.client.e2e import (
     PACKAGES_SCOPE,
     SUITE_CLASSIC,
     SUITE_HYBRID,
+    CertificateInfo,
     CoreError,
     DeviceKeys,
 )
@@ -51,6 +52,8 @@ SPARES: Final = 16
 REPLACE_AFTER_MS: Final = 30 * DAY_MS
 FORGET_AFTER_MS: Final = 31 * DAY_MS
 SUITES: Final = (SUITE_HYBRID, SUITE_CLASSIC)
+MAX_LEAP: Final = 1 << 20
+"""How far another home of this account may be ahead of this one's device list; each new device is one step."""
 
 _keys: Final = Unpacker[tuple[bytes, bytes, bytes, bytes]](tuple[bytes, bytes, bytes, bytes])
 _certificate: Final = Unpacker[tuple[bytes, bytes]](tuple[bytes, bytes])
@@ -329,20 +332,33 @@ class Devices:
             newest = await self.fetch_certificate(self._vault.account)
             if newest == self._vault.certificate:
                 break
-            with self._vault.work() as core:
+            with self._vault.work():
                 self._vault.use_account()
-                info = core.check_certificate(newest)
+                info = self._check_own(newest)
                 keys = DeviceKeys(*_keys.unpack(self._store.meta("device_keys") or b""))
                 self._set_device(keys, info.counter + 1)
         with self._store.write():
             self._store.set_meta("list_due", None)
 
+    def _check_own(self, certificate: bytes) -> CertificateInfo:
+        """What a certificate that the server gives as ours says. Raises Refused: a counter near its end would leave no
+        device list that could ever follow."""
+        try:
+            info = self._vault.core.check_certificate(certificate)
+        except CoreError as error:
+            raise Refused("The server gave a device list that nobody signed: ask who runs it.") from error
+        if info.account_id != self._vault.account:
+            raise Refused("The server gave the device list of another account: do not trust it, ask who runs it.")
+        if info.counter > self._store.meta_int("counter") + MAX_LEAP:
+            raise Refused("The server gave a device list that cannot be this account's next: ask who runs it.")
+        return info
+
     async def restore_list(self) -> bool:
         """If the server has an older device list than ours (it was restored): give it ours. Whether it took it."""
         try:
             newest = await self.fetch_certificate(self._vault.account)
-            info = self._vault.core.check_certificate(newest)
-        except (WireError, CoreError):
+            info = self._check_own(newest)
+        except (WireError, Refused):
             return False
         if info.counter >= self._store.meta_int("counter"):
             return False
