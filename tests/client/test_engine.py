@@ -1,13 +1,16 @@
 """What the engine owes after a crash, a lost answer, a reconnect or a restored server: it remembers, and does it."""
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.client.fake_server import World, friends
+from taube.client.transport import ConnectionLost
+from taube.wire.messages import LoggedIn, PublishKeyPackages
+from tests.client.fake_server import DAY_MS, Client, World, friends
 from tests.spec import spec
 
 
@@ -35,5 +38,77 @@ def test_after_a_reconnect_nothing_is_protected_or_claimed_before_the_mailbox_wa
         assert world.log[before:] == []
         await world.settle()
         assert bob.texts("alice") == ["waits"]
+
+    run(story())
+
+
+# ---------------------------------------------------------------- key packages
+
+
+async def _cut_while_publishing(world: World, bob: Client, when: str) -> None:
+    """Bob connects, and loses the connection around his publishing."""
+    bob.link = None
+    world.fault = lambda command: when if isinstance(command, PublishKeyPackages) else None
+    with pytest.raises(ConnectionLost):
+        await bob.step()
+    world.fault = lambda command: None
+    bob.restart()
+
+
+@spec("DEV-44")
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("why", ["age", "remint", "generation"])
+def test_replacing_key_packages_is_taken_up_again_when_the_connection_was_lost(
+    world: World, why: str, when: str
+) -> None:
+    async def story() -> None:
+        bob = await world.person("bob").join()
+        device = world.devices[bob.vault.device]
+        first = {suite: {*packages, device.last_resorts[suite]} for suite, packages in device.packages.items()}
+        if why == "age":
+            world.now_ms += 31 * DAY_MS
+        elif why == "generation":
+            world.generation = os.urandom(16)
+        else:
+            _ask_for_new_addresses_once(bob)
+        await _cut_while_publishing(world, bob, when)
+        await bob.step()
+        for suite, packages in first.items():
+            assert len(device.packages[suite]) == 8
+            assert not packages & {*device.packages[suite], device.last_resorts[suite]}
+        made = len(bob.store.packages())
+        bob.link = None
+        await bob.step()
+        assert len(bob.store.packages()) == made
+
+    run(story())
+
+
+def _ask_for_new_addresses_once(bob: Client) -> None:
+    """The next login of *bob* hears that his mailbox was renewed."""
+    real = bob.network.device
+
+    async def device(*arguments: Any) -> Any:
+        bob.network.device = real  # type: ignore[method-assign]
+        link = await real(*arguments)
+        left = link.logged_in
+        link.logged_in = LoggedIn(1, left.classic_left, left.hybrid_left, left.last_resorts, remint=True)
+        return link
+
+    bob.network.device = device  # type: ignore[method-assign,assignment]
+
+
+@spec("DEV-44")
+def test_private_keys_are_kept_while_their_packages_may_still_be_on_offer(world: World) -> None:
+    async def story() -> None:
+        bob = await world.person("bob").join()
+        alice = await world.person("alice").join()
+        world.now_ms += 31 * DAY_MS
+        await _cut_while_publishing(world, bob, "before")
+        await alice.account.add(bob.contact_link)
+        await alice.engine.send()
+        world.now_ms += 32 * DAY_MS
+        await bob.step()
+        assert [chat.name for chat in bob.account.chats()] == ["alice"]
 
     run(story())

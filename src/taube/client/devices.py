@@ -85,6 +85,11 @@ def parse_invitation(link: str) -> tuple[str, bytes]:
     return origin, invitation
 
 
+def _publish_due(suite: int) -> str:
+    """The note that the packages of *suite* at the server have to be replaced."""
+    return f"publish_due:{suite}"
+
+
 class Devices:
     """This device, as it is known to its account and its server."""
 
@@ -156,18 +161,18 @@ class Devices:
             self._vault.use(DEVICE_SCOPE)
             return core.login_signature(origin, nonce)
 
-    async def upkeep(self, link: DeviceLink, *, replace: bool = False) -> None:
-        """Bring addresses and key packages to what they should be. *replace*: what the server has is stale."""
+    async def upkeep(self, link: DeviceLink) -> None:
+        """Bring addresses and key packages to what they should be."""
         logged_in = link.logged_in
         now_ms = self._vault.now_ms()
         if logged_in.remint:
             self._drop_addresses()
-            replace = True
         self._forget_old_packages(now_ms)
         wanted: list[tuple[int, int, bool, bool]] = []
         for suite, left in ((SUITE_HYBRID, logged_in.hybrid_left), (SUITE_CLASSIC, logged_in.classic_left)):
             oldest_ms = self._store.oldest_package_ms(suite)
-            old = replace or oldest_ms is None or oldest_ms + REPLACE_AFTER_MS < now_ms
+            owed = self._store.meta(_publish_due(suite)) is not None
+            old = owed or oldest_ms is None or oldest_ms + REPLACE_AFTER_MS < now_ms
             count = PACKAGES if old else (PACKAGES - left if left <= PACKAGES // 2 else 0)
             last_resort = old or suite not in logged_in.last_resorts
             if count or last_resort:
@@ -205,17 +210,33 @@ class Devices:
             for one in minted.addresses:
                 self._store.add_address(one.serial, one.address, "spare", None, self._vault.now_ms())
 
+    def owe_packages(self) -> None:
+        """What the server offers of ours is stale: replace it at the next upkeep; inside a transaction."""
+        for suite in SUITES:
+            self._store.set_meta(_publish_due(suite), 1)
+
     async def _publish(self, link: DeviceLink, suite: int, count: int, last_resort: bool, replace: bool) -> None:
-        """Make key packages, store their private parts, then offer them."""
-        now_ms = self._vault.now_ms()
+        """Make key packages, store their private parts, then offer them; the answer retires what they replace.
+
+        Until the answer the old ones may still be given out, and what was made may be on offer already.
+        """
         with self._vault.work():
-            if replace:
-                self._store.retire_packages(suite, False, now_ms)
-            if last_resort:
-                self._store.retire_packages(suite, True, now_ms)
+            replaced = [
+                package.ref
+                for package in self._store.packages_on_offer(suite)
+                if (last_resort if package.last_resort else replace)
+            ]
             packages = self.make_packages(suite, count)
             resort = self.make_packages(suite, 1, last_resort=True)[0] if last_resort else b""
+            if replace:
+                self._store.set_meta(_publish_due(suite), 1)
         await link.expect(Published, lambda request: PublishKeyPackages(request, suite, packages, resort, replace))
+        with self._store.write():
+            now_ms = self._vault.now_ms()
+            for ref in replaced:
+                self._store.retire_package(ref, now_ms)
+            if replace:
+                self._store.set_meta(_publish_due(suite), None)
 
     def make_packages(
         self, suite: int, count: int, *, chat: bytes | None = None, last_resort: bool = False
@@ -267,6 +288,7 @@ class Devices:
             for group in self._store.groups():
                 if group.standing == "current":
                     self._store.add_chore("update", group.id, b"", self._vault.now_ms())
+            self.owe_packages()
 
     # ---------------------------------------------------------------- certificates
 

@@ -29,6 +29,7 @@ KEEP_DECIDED_MS: Final = 45 * DAY_MS
 KEEP_ASIDE_MS: Final = 30 * DAY_MS
 KEEP_JOURNAL: Final = 5_000
 MAX_ASIDE_PER_SERIAL: Final = 64
+MAX_TOLD: Final = 32
 
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
@@ -415,12 +416,14 @@ class Store:
     def packages(self) -> list[Package]:
         return self._all(Package, "SELECT * FROM packages")
 
-    def retire_packages(self, suite: int, last_resort: bool, now_ms: int) -> None:
-        self._run(
-            "UPDATE packages SET retired_ms = ? WHERE suite = ? AND last_resort = ? AND retired_ms IS NULL"
-            " AND chat IS NULL",
-            now_ms, suite, int(last_resort),
-        )  # fmt: skip
+    def packages_on_offer(self, suite: int) -> list[Package]:
+        """Those that the server may still give out."""
+        return self._all(
+            Package, "SELECT * FROM packages WHERE suite = ? AND retired_ms IS NULL AND chat IS NULL", suite
+        )
+
+    def retire_package(self, ref: bytes, now_ms: int) -> None:
+        self._run("UPDATE packages SET retired_ms = ? WHERE ref = ?", now_ms, ref)
 
     def packages_retired_before(self, at_ms: int) -> list[Package]:
         return self._all(Package, "SELECT * FROM packages WHERE retired_ms < ?", at_ms)
@@ -545,7 +548,10 @@ class Store:
         return self._one(Passed, "SELECT * FROM passed WHERE group_id = ?", group_id)
 
     def put_told(self, group_id: bytes, epoch: int, k: int, value: bytes) -> None:
-        self._run("INSERT INTO told (group_id, epoch, k, value) VALUES (?, ?, ?, ?)", group_id, epoch, k, value)
+        """Once only, and no more than MAX_TOLD of a group: the gate itself is asked in any case."""
+        told = self.told(group_id)
+        if len(told) < MAX_TOLD and all((one.epoch, one.k, one.value) != (epoch, k, value) for one in told):
+            self._run("INSERT INTO told (group_id, epoch, k, value) VALUES (?, ?, ?, ?)", group_id, epoch, k, value)
 
     def told(self, group_id: bytes) -> list[Told]:
         """What members said about the gates of a group, oldest first."""
@@ -592,6 +598,9 @@ class Store:
 
     def count_unread(self, chat: bytes) -> int:
         return int(self._value("SELECT count(*) FROM messages WHERE unread = 1 AND chat = ?", chat))
+
+    def count_queued(self, chat: bytes) -> int:
+        return int(self._value("SELECT count(*) FROM messages WHERE state = 'queued' AND chat = ?", chat))
 
     def mark_read(self, numbers: Sequence[int]) -> None:
         self._cursor.executemany("UPDATE messages SET unread = 0 WHERE n = ?", [(n,) for n in numbers])
@@ -640,6 +649,9 @@ class Store:
         self._run(
             "INSERT OR IGNORE INTO gaps VALUES (?, ?, ?, ?, ?, ?)", chat, device, sequence, sender, now_ms, ask_ms
         )
+
+    def count_gaps(self, chat: bytes, device: bytes) -> int:
+        return int(self._value("SELECT count(*) FROM gaps WHERE chat = ? AND device = ?", chat, device))
 
     def close_gap(self, chat: bytes, device: bytes, sequence: int) -> None:
         self._run("DELETE FROM gaps WHERE chat = ? AND device = ? AND sequence = ?", chat, device, sequence)
@@ -791,8 +803,10 @@ class Store:
     def chores_due(self, now_ms: int) -> list[Chore]:
         return self._all(Chore, "SELECT * FROM chores WHERE due_ms <= ? ORDER BY n", now_ms)
 
-    def count_chores(self, kind: str) -> int:
-        return int(self._value("SELECT count(*) FROM chores WHERE kind = ?", kind))
+    def count_chores(self, kind: str, about: bytes = b"") -> int:
+        """With *about*, only those whose subject begins with it."""
+        sql = "SELECT count(*) FROM chores WHERE kind = ? AND substr(subject, 1, ?) = ?"
+        return int(self._value(sql, kind, len(about), about))
 
     def next_chore_ms(self) -> int | None:
         return self._int("SELECT min(due_ms) FROM chores")

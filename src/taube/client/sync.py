@@ -112,12 +112,12 @@ class Engine:
             if not await self.devices.restore_list():
                 raise DeviceReplaced(
                     "The server no longer knows this device: another copy of its folder took over, or the account was"
-                    " deleted. What is stored here can still be read."
+                    " deleted; nothing more is sent, and what is stored here can still be read."
                 ) from error
             link = await self._login()
-        new_generation = self._greet(link.welcome)
+        self._greet(link.welcome)
         await self._reclaim()
-        await self.devices.upkeep(link, replace=new_generation)
+        await self.devices.upkeep(link)
         self.link = link
         return link
 
@@ -240,8 +240,8 @@ class Engine:
 
     # ---------------------------------------------------------------- the server's clock and generation
 
-    def _greet(self, welcome: Welcome) -> bool:
-        """What the server's clock and generation mean for our groups; True when the generation is new."""
+    def _greet(self, welcome: Welcome) -> None:
+        """What the server's clock and generation mean for our groups, addresses and key packages."""
         with self.vault.work():
             synced_ms = self.store.meta_int("synced_ms")
             if synced_ms and welcome.now_ms - synced_ms > AWAY_MS:
@@ -257,8 +257,8 @@ class Engine:
                 self.store.set_meta("generation", welcome.generation)
             if is_new:
                 self.devices.revoke_again()
+                self.devices.owe_packages()
             self._set_synced(welcome.now_ms)
-            return is_new
 
     def _set_synced(self, server_now_ms: int) -> None:
         if server_now_ms - self.store.meta_int("synced_ms") >= SYNCED_EVERY_MS:
@@ -388,6 +388,7 @@ class Engine:
 
     def _end(self, error: UserError) -> None:
         self.fatal = error
+        self.outbox.end()
         self.offline_reason = error
         self._tell(events.Disconnected(str(error), float("inf")))
         self._pulse()
