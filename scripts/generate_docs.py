@@ -3,7 +3,8 @@
     python scripts/generate_docs.py           write
     python scripts/generate_docs.py --check   exit 1 and name the documents that would change
 
-A generated part stands between `<!-- generated: name -->` and `<!-- end -->`; its name is a key of PARTS.
+A generated part stands between `<!-- generated: name -->` and `<!-- end -->`; its name is a key of PARTS. The privacy
+ledger is generated as a whole.
 """
 
 import ast
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from taube.server.ledger import render_ledger
 from taube.wire import codec, messages
 from taube.wire.errors import CATALOGUE
 from taube.wire.packing import Meta, Record, tag_of
@@ -337,6 +339,9 @@ def outdated() -> dict[Path, str]:
         text = document.read_text()
         if "<!-- generated: " in text and rewritten(text) != text:
             found[document] = rewritten(text)
+    ledger = ROOT / "docs" / "privacy-ledger.md"
+    if ledger.read_text() != render_ledger():
+        found[ledger] = render_ledger()
     return found
 
 

@@ -79,7 +79,7 @@ SOURCE: Final = Entry(
 )
 BUDGET: Final = Entry(
     "budgets",
-    "how much of a limit a device, an address serial or a connection has used",
+    "how much of a limit a device, an account, an address serial or a connection has used",
     "memory only",
     "until the budget is full again, at most one day",
 )

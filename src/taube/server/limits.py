@@ -1,7 +1,9 @@
 """Token buckets and quotas as pure arithmetic over `now`, and the one table of every limit on what clients may ask.
 
 A limit belongs to an operation and a scope (connection, source, device, serial, account, everyone). An operation is
-allowed when every one of its limits has room; then all are charged, else none. A bucket is one number, the time at
+allowed when every one of its limits has room; then all are charged, else none. What anyone can name (a device, an
+account, everyone) is charged as an operation of its own, after the proof that only its owner has was found good:
+else a stranger could use up what is another's. A bucket is one number, the time at
 which it will be full again (GCRA), so a table of a million is small; a bucket that is full again is forgotten.
 
 Memory is bounded: a table that is full of busy keys lets new ones share a single bucket. Sources (network addresses)
@@ -52,10 +54,11 @@ LIMITS: Final = (
     Limit("connect", Scope.SOURCE, 500, 250),
     Limit("junk", Scope.CONNECTION, 20, 1, "bad frames"),
     Limit("register", Scope.SOURCE, 20, 20 / SOURCE_MEMORY_S),
-    Limit("register", Scope.EVERYONE, 100, 10),
+    Limit("register", Scope.CONNECTION, 20, 10),
+    Limit("register, invited", Scope.EVERYONE, 100, 10),
     Limit("login", Scope.CONNECTION, 5, 0.1),
     Limit("login", Scope.SOURCE, 500, 250),
-    Limit("login", Scope.DEVICE, 20, 1),
+    Limit("login, signed", Scope.DEVICE, 20, 1),
     Limit("send", Scope.CONNECTION, 10_000, 5_000, "addresses"),
     Limit("send", Scope.SOURCE, 20_000, 5_000, "addresses"),
     Limit("send bytes", Scope.CONNECTION, 32e6, 16e6, "bytes"),
@@ -69,8 +72,9 @@ LIMITS: Final = (
     Limit("claim key package", Scope.SOURCE, 200, 5),
     Limit("fetch certificate", Scope.CONNECTION, 200, 20),
     Limit("fetch certificate", Scope.SOURCE, 1_000, 50),
-    Limit("publish device list", Scope.ACCOUNT, 10, 20 / DAY),
+    Limit("publish device list", Scope.CONNECTION, 10, 0.1),
     Limit("publish device list", Scope.SOURCE, 50, 1),
+    Limit("publish device list, signed", Scope.ACCOUNT, 10, 20 / DAY),
     Limit("publish key packages", Scope.DEVICE, 50, 200 / HOUR),
     Limit("mint", Scope.DEVICE, 5_000, 5_000 / DAY, "addresses"),
     Limit("revoke", Scope.DEVICE, 1_000, 1_000 / DAY),

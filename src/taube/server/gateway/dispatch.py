@@ -202,10 +202,25 @@ class Dispatch:
     # ------------------------------------------------------------ accounts
 
     def _register(self, connection: Connection, command: Register) -> None:
-        """Check what is signed, then take one use of the invitation and make the account, together or not at all."""
+        """Check what is signed and the invitation, then take one use of it and make the account, together or not at
+        all.
+        """
         self._limit("register", connection)
         new = accounts.check_new(command.genesis, command.device_list, self._verify)
         now_ms = self._time.guarded_ms()
+
+        def look(tables: Tables) -> bool:
+            if accounts.exists(tables, new):
+                return True
+            registration.check(tables, command.invitation, now_ms)
+            return False
+
+        def looked(exists: bool) -> Reply | None:
+            if exists:
+                return Done(command.request)
+            self._check("register, invited", self._time.monotonic())
+            self._write(connection, command.request, job, lambda _: Done(command.request))
+            return None
 
         def job(tables: Tables) -> None:
             if accounts.exists(tables, new):
@@ -213,11 +228,11 @@ class Dispatch:
             registration.redeem(tables, command.invitation, now_ms)
             accounts.create(tables, new, clock.month_of(now_ms), self._random)
 
-        self._write(connection, command.request, job, lambda _: Done(command.request))
+        self._read(connection, command.request, look, looked)
 
     def _login(self, connection: Connection, command: Login) -> None:
         """Find the device whose key signed this connection's nonce; note the month; renew an overfull mailbox id."""
-        self._limit("login", connection, device=command.device)
+        self._limit("login", connection)
         message = login_message(self._origin, command.device, connection.session.nonce)
         account, device = AccountId(command.account), DeviceId(command.device)
         month = clock.month_of(self._time.guarded_ms())
@@ -238,6 +253,7 @@ class Dispatch:
 
         def looked(found: tuple[accounts.LoginFacts, bool, keys.Stock]) -> None:
             facts, renew, _ = found
+            self._check("login, signed", self._time.monotonic(), device=facts.row.queue)
             if renew or facts.used_month != month:
                 self._write(connection, command.request, change, lambda changed: enter(*changed))
             else:
@@ -259,8 +275,19 @@ class Dispatch:
         self._read(connection, command.request, look, looked)
 
     def _publish_device_list(self, connection: Connection, command: PublishDeviceList) -> None:
+        """Check the list, and only then charge it to its account: anyone can send rubbish, or the list that stands."""
+        self._limit("publish device list", connection)
         account = AccountId(command.account)
-        self._limit("publish device list", connection, account=account)
+
+        def look(tables: Tables) -> bool:
+            return accounts.check_newer(tables, account, command.device_list, self._verify) is not None
+
+        def looked(is_newer: bool) -> Reply | None:
+            if not is_newer:
+                return Done(command.request)
+            self._check("publish device list, signed", self._time.monotonic(), account=account)
+            self._write(connection, command.request, job, then)
+            return None
 
         def job(tables: Tables) -> accounts.Change:
             return accounts.publish_list(tables, account, command.device_list, self._verify, self._random)
@@ -270,7 +297,7 @@ class Dispatch:
             self.end(change.ended)
             return None
 
-        self._write(connection, command.request, job, then)
+        self._read(connection, command.request, look, looked)
 
     def _fetch_certificate(self, connection: Connection, command: FetchCertificate) -> None:
         self._limit("fetch certificate", connection)
@@ -403,11 +430,11 @@ class Dispatch:
         connection: Connection,
         amount: float = 1,
         *,
-        device: bytes | None = None,
         serial: bytes | None = None,
-        account: bytes | None = None,
     ) -> None:
-        """Charge what is asked to everyone it is charged to. Raises RATE_LIMITED with the time to wait."""
+        """Charge what is asked to everyone it is charged to; a device on its own connection only, by its queue: device
+        ids are public, and another account may name them. Raises RATE_LIMITED with the time to wait.
+        """
         row = connection.device
         self._check(
             operation,
@@ -415,9 +442,8 @@ class Dispatch:
             amount,
             connection=connection.budgets,
             source=connection.source,
-            device=row.device if row is not None else device,
+            device=row.queue if row is not None else None,
             serial=serial,
-            account=account,
         )
 
     def _write(self, connection: Connection, request: int, job: Job, then: Then) -> None:
@@ -429,7 +455,9 @@ class Dispatch:
         self._store.read(job, self._done(connection, request, then))
 
     def _done(self, connection: Connection, request: int, then: Then) -> Callable[[Any, WireError | None], None]:
-        """What follows a job: its effects and the reply, or the refusal. Effects follow even if the asker has gone."""
+        """What follows a job: its effects and the reply, or the refusal, which *then* may raise too. Effects follow
+        even if the asker has gone.
+        """
 
         def done(result: Any, error: WireError | None) -> None:
             connection.under_way -= 1
@@ -440,6 +468,8 @@ class Dispatch:
                 reply = then(result)
                 if reply is not None:
                     connection.send(reply)
+            except WireError as refusal:
+                self._refuse(connection, request, refusal)
             except Exception as bug:
                 connection.bug(bug)
 

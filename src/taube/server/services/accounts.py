@@ -172,35 +172,45 @@ def touch(tables: Accounts, account: AccountId, month: int) -> None:
     tables.touch_account(account, month)
 
 
-def publish_list(tables: Accounts, account: AccountId, signed_list: bytes, verify: Verify, random: Random) -> Change:
-    """Take a newer device list: new devices get mailboxes, devices left out end with everything that is theirs.
+def check_newer(tables: Accounts, account: AccountId, signed_list: bytes, verify: Verify) -> DeviceList | None:
+    """The list, if it is to replace the one that stands: only who has the account key can make it. None for the very
+    list that stands, which everyone can fetch.
 
-    The very list that stands is accepted again without effect. A device that stays keeps its mailbox. Raises
-    ACCOUNT_UNKNOWN, STATEMENT_INVALID (a device that changed its login key too), or LIST_OUTDATED for a counter that
-    does not rise or a list that forgets a succession.
+    Raises ACCOUNT_UNKNOWN, STATEMENT_INVALID (a device that changed its login key too), or LIST_OUTDATED for a counter
+    that does not rise or a list that forgets a succession.
     """
     owner = tables.account(account)
     if owner is None:
         raise WireError(ACCOUNT_UNKNOWN)
     if signed_list == owner.device_list:
-        return Change(False, [])
+        return None
     listed = check_list(signed_list, owner.genesis, verify)
     before = _unpacker.unpack(owner.device_list[64:])
     if listed.counter <= owner.counter:
         raise WireError(LIST_OUTDATED)
     if listed.successions[: len(before.successions)] != before.successions:
         raise WireError(LIST_OUTDATED, detail="The list forgets a change of the account key.")
+    login_keys = {each.device: each.login_key for each in listed.devices}
+    if any(login_keys.get(row.device, row.login_key) != row.login_key for row in tables.devices(account)):
+        raise _invalid("A device never changes its login key.")
+    return listed
+
+
+def publish_list(tables: Accounts, account: AccountId, signed_list: bytes, verify: Verify, random: Random) -> Change:
+    """Take a newer device list: new devices get mailboxes, devices left out end with everything that is theirs.
+
+    The very list that stands is accepted again without effect. A device that stays keeps its mailbox. Raises as
+    `check_newer`.
+    """
+    listed = check_newer(tables, account, signed_list, verify)
+    if listed is None:
+        return Change(False, [])
     tables.replace_list(account, signed_list, listed.counter)
     standing = {bytes(row.device): row for row in tables.devices(account)}
     named = {each.device: each for each in listed.devices}
-    ended: list[QueueNumber] = []
-    for device, row in standing.items():
-        known = named.get(device)
-        if known is None:
-            tables.remove_device(row.queue)
-            ended.append(row.queue)
-        elif known.login_key != row.login_key:
-            raise _invalid("A device never changes its login key.")
+    ended = [row.queue for device, row in standing.items() if device not in named]
+    for queue in ended:
+        tables.remove_device(queue)
     for device, each in named.items():
         if device not in standing:
             tables.add_device(account, DeviceId(device), each.login_key, MailboxId(random(16)))

@@ -21,8 +21,8 @@ def invite(tables: Invitations, uses: int, days: int, now_ms: int, random: Rando
     return invitation
 
 
-def redeem(tables: Invitations, invitation: bytes, now_ms: int) -> None:
-    """Take one use of *invitation*. Raises INVITATION_UNKNOWN, INVITATION_USED or INVITATION_EXPIRED."""
+def check(tables: Invitations, invitation: bytes, now_ms: int) -> bytes:
+    """The hash of an invitation that can be used. Raises INVITATION_UNKNOWN, INVITATION_USED or INVITATION_EXPIRED."""
     digest = sha256(invitation).digest()
     row = tables.invitation(digest)
     if row is None:
@@ -31,7 +31,12 @@ def redeem(tables: Invitations, invitation: bytes, now_ms: int) -> None:
         raise WireError(INVITATION_USED)
     if row.expires_at_ms <= now_ms:
         raise WireError(INVITATION_EXPIRED)
-    tables.use_invitation(digest)
+    return digest
+
+
+def redeem(tables: Invitations, invitation: bytes, now_ms: int) -> None:
+    """Take one use of *invitation*. Raises as `check`."""
+    tables.use_invitation(check(tables, invitation, now_ms))
 
 
 def revoke(tables: Invitations, invitation: bytes) -> bool:
