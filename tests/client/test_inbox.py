@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from taube.client.e2e import SUITE_HYBRID
-from taube.wire.errors import RATE_LIMITED
-from taube.wire.messages import Send
+from taube.client.e2e import SUITE_HYBRID, Received, StrangerMail
+from taube.wire.errors import ACCOUNT_UNKNOWN, RATE_LIMITED
+from taube.wire.messages import FetchCertificate, Send
 from tests.client.fake_server import Client, World, friends
 from tests.spec import spec
 
@@ -82,5 +82,131 @@ def test_an_envelope_seen_first_under_another_address_is_read_all_the_same(world
         await world.settle()
         assert bob.texts("alice") == ["hi"]
         assert alice.states("bob") == ["delivered"]
+
+    run(story())
+
+
+# ---------------------------------------------------------------- floods
+
+
+def skip(client: Client, numbers: int) -> None:
+    """Let the client's chats count on, as if that many messages had been lost."""
+    with client.store.write():
+        client.store._run("UPDATE chats SET next_sequence = next_sequence + ?", numbers)
+
+
+def count(client: Client, table: str) -> int:
+    return int(client.store._value(f"SELECT count(*) FROM {table}"))
+
+
+@spec("DEV-13")
+def test_a_request_makes_no_gaps(world: World) -> None:
+    async def story() -> None:
+        bob = await world.person("bob").join()
+        alice = await world.person("alice").join()
+        await alice.account.add(bob.contact_link)
+        skip(alice, 300)
+        await alice.account.chat("bob").send_text("hello")
+        await world.settle()
+        assert bob.texts("alice") == ["hello"]
+        assert count(bob, "gaps") == 0
+        await bob.account.chat("alice").accept()
+        await world.settle()
+        await alice.account.chat("bob").send_text("again")
+        await world.settle()
+        assert count(bob, "gaps") == 0
+
+    run(story())
+
+
+@spec("DEV-13")
+def test_gaps_of_a_device_are_bounded_and_one_line_says_that_more_is_missing(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")
+        for n in range(3):
+            skip(alice, 200)
+            await alice.account.chat("bob").send_text(f"{n}")
+            await world.settle()
+        assert count(bob, "gaps") == 256
+        more = "More messages are missing than can be asked for."
+        assert bob.texts("alice") == ["0", more, "1", more, "2"]
+        for _ in range(31):
+            world.now_ms += 86_400_000
+            await world.settle()
+        assert count(bob, "gaps") == 0
+        assert bob.texts("alice")[5:] == ["200 messages never arrived.", "56 messages never arrived."]
+
+    run(story())
+
+
+def forge_rejoins(client: Client, chat_id: bytes) -> None:
+    """Let the client take bodies "FORGED" + account + device for requests to rejoin this chat."""
+    real = client.vault.core.open_from_stranger
+
+    def open_from_stranger(body: bytes) -> StrangerMail:
+        if body.startswith(b"FORGED"):
+            return StrangerMail("rejoin", b"", body[6:38], body[38:54], chat_id)
+        return real(body)
+
+    client.vault.core.open_from_stranger = open_from_stranger  # type: ignore[method-assign]
+
+
+@spec("DEV-31")
+def test_requests_to_rejoin_of_accounts_that_have_no_leaf_are_not_kept(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")
+        info = bob.info(bob.group("alice").id)
+        forge_rejoins(alice, info.context.chat_id)
+        address = next(member.address for member in info.members if member.account_id == alice.vault.account)
+        for size in (0, 5, *[32] * 20):
+            world._deliver(address, b"FORGED" + os.urandom(size + 16), 0)
+        alice.engine.receive(alice.link, alice.link.arrived)
+        alice.link.arrived.clear()
+        assert alice.store.count_chores("grant") == 0
+
+    run(story())
+
+
+@spec("DEV-31")
+def test_requests_to_rejoin_of_one_account_are_bounded_and_end_with_a_final_refusal(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")
+        info = bob.info(bob.group("alice").id)
+        forge_rejoins(alice, info.context.chat_id)
+        address = next(member.address for member in info.members if member.account_id == alice.vault.account)
+        for _ in range(50):
+            world._deliver(address, b"FORGED" + bob.vault.account + os.urandom(16), 0)
+        alice.engine.receive(alice.link, alice.link.arrived)
+        alice.link.arrived.clear()
+        assert alice.store.count_chores("grant") == 16
+        world.fault = lambda command: ACCOUNT_UNKNOWN if isinstance(command, FetchCertificate) else None  # type: ignore[assignment,return-value]
+        await alice.engine.do_chores()
+        assert alice.store.count_chores("grant") == 0
+
+    run(story())
+
+
+@spec("DEV-25")
+def test_what_is_said_of_a_gate_is_kept_once_and_bounded(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")
+        group = bob.store.group(bob.group("alice").id)
+        assert group is not None
+        sender = (alice.vault.account, alice.vault.device)
+
+        def said(epoch: int, value: bytes) -> None:
+            with bob.vault.work():
+                bob.engine.inbox._take(group, Received("commit", sender, epoch, b"", 0, value))
+
+        for _ in range(3):
+            said(group.epoch, b"the same")
+        assert count(bob, "told") == 1
+        said(group.epoch - 1, b"of an epoch that is over")
+        assert count(bob, "told") == 1
+        for n in range(100):
+            said(group.epoch, b"%d" % n)
+        assert count(bob, "told") == 32
+        await world.settle()
+        assert count(bob, "told") == 0
 
     run(story())

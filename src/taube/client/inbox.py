@@ -34,7 +34,10 @@ from taube.client.vault import Vault
 
 GAP_GRACE_MS: Final = 3_000
 """Envelopes of one sender may overtake each other: a gap is asked for only after this time."""
-MAX_GAP: Final = 256
+MAX_GAPS: Final = 256
+"""Messages of one device that are asked for at a time."""
+MAX_GRANTS: Final = 16
+"""Requests to rejoin kept for one account: it has no more devices."""
 MAX_EPOCH_JOINED: Final = 2**32
 """No group of people gets that far; one that pretends to would not fit the store in the end."""
 WALK_WAIT_MS: Final = 1_000
@@ -150,7 +153,9 @@ class Inbox:
     def _take(self, group: Group, received: Received) -> None:
         if received.kind == "content":
             self._take_content(group, received)
-        elif received.kind in ("commit", "look_at_gate") and group.standing == "current":
+        elif group.standing != "current" or received.epoch < group.epoch:
+            return
+        elif received.kind in ("commit", "look_at_gate"):
             self._store.put_told(group.id, received.epoch, received.k, received.gate_value)
             self._store.add_chore("walk", group.id, b"", self._vault.now_ms())
 
@@ -167,10 +172,18 @@ class Inbox:
             return True
         if mail.kind == "welcome":
             self._join(address, body)
-        elif mail.kind == "rejoin":
+        elif mail.kind == "rejoin" and self._may_ask(mail.account_id, mail.chat_id):
             subject = mail.account_id + mail.device_id + mail.chat_id
             self._store.add_chore("grant", subject, body, self._vault.now_ms())
         return True
+
+    def _may_ask(self, account: bytes, mls_chat: bytes) -> bool:
+        """Whether a request to rejoin is kept: the account is in the group that the chat uses, and asked for few."""
+        group = self._store.group_of_mls_chat(mls_chat)
+        if group is None or group.standing == "left" or self._store.count_chores("grant", account) >= MAX_GRANTS:
+            return False
+        self._vault.use(DEVICE_SCOPE, PACKAGES_SCOPE, group.id)
+        return any(member.account_id == account for member in self._vault.core.group(group.id).members)
 
     def _join(self, address: Address, body: bytes) -> None:
         """Join by a Welcome. Raises Undo when the group is none that we want to be in."""
@@ -272,7 +285,18 @@ class Inbox:
         if sequence <= highest:
             self._store.close_gap(chat.id, device, sequence)
             return
-        now_ms = self._vault.now_ms()
-        for missing in range(max(highest + 1, sequence - MAX_GAP), sequence):
-            self._store.add_gap(chat.id, device, missing, sender, now_ms, now_ms + GAP_GRACE_MS)
+        if chat.state == "open":
+            self._ask_for(chat, sender, device, highest + 1, sequence)
         self._store.set_heard(chat.id, device, sequence)
+
+    def _ask_for(self, chat: Chat, sender: bytes, device: bytes, first: int, end: int) -> None:
+        """Remember the numbers from *first* up to *end*, the newest of them if they are too many."""
+        now_ms = self._vault.now_ms()
+        room = MAX_GAPS - self._store.count_gaps(chat.id, device)
+        start = max(first, end - room)
+        for missing in range(start, end):
+            self._store.add_gap(chat.id, device, missing, sender, now_ms, now_ms + GAP_GRACE_MS)
+        if start > first:
+            text, message = "More messages are missing than can be asked for.", self._vault.random(16)
+            self._store.add_message(chat.id, message, sender, first, now_ms, "gap", text, "received", unread=True)
+            self._store.note("message", chat.id, message)

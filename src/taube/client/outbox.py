@@ -88,22 +88,11 @@ class Outbox:
         with self._store.write():
             now_ms = self._vault.now_ms()
             asked: dict[tuple[bytes, bytes], list[int]] = {}
+            lost: dict[tuple[bytes, bytes, bytes], list[tuple[int, int]]] = {}
             for chat, device, sender, sequence, since_ms in self._store.gaps_due(now_ms):
                 if since_ms + KEEP_SENT_MS < now_ms:
                     self._store.close_gap(chat, device, sequence)
-                    lost = self._vault.random(16)
-                    self._store.add_message(
-                        chat,
-                        lost,
-                        sender,
-                        sequence,
-                        since_ms,
-                        "gap",
-                        "A message never arrived.",
-                        "received",
-                        unread=True,
-                    )
-                    self._store.note("message", chat, lost)
+                    lost.setdefault((chat, device, sender), []).append((sequence, since_ms))
                     continue
                 asked.setdefault((chat, device), []).append(sequence)
                 self._store.postpone_gap(chat, device, sequence, now_ms + retry_ms)
@@ -113,6 +102,20 @@ class Outbox:
                     continue
                 request = ResendRequest(self._vault.random(16), 0, now_ms, sequences[: content.MAX_RESEND_SEQUENCES])
                 self._store.queue_content(chat, None, content.encode(request), now_ms, device)
+            for (chat, _, sender), missing in lost.items():
+                self._show_lost(chat, sender, missing)
+
+    def _show_lost(self, chat: bytes, sender: bytes, missing: Sequence[tuple[int, int]]) -> None:
+        """One line for each run of numbers that will not come any more; *missing*: (sequence, since_ms), in order."""
+        start = 0
+        for end in range(1, len(missing) + 1):
+            if end < len(missing) and missing[end][0] == missing[end - 1][0] + 1:
+                continue
+            count, (sequence, since_ms), line = end - start, missing[start], self._vault.random(16)
+            text = "A message never arrived." if count == 1 else f"{count} messages never arrived."
+            self._store.add_message(chat, line, sender, sequence, since_ms, "gap", text, "received", unread=True)
+            self._store.note("message", chat, line)
+            start = end
 
     def resend(self, chat: bytes, sequences: Sequence[int], device: bytes) -> None:
         """Queue again, for one device, what it missed; inside the caller's transaction."""
@@ -274,6 +277,12 @@ class Outbox:
             changed = self._store.set_message_state(row.chat, row.message, "failed", ("queued",))
         if changed:
             self._store.note("changed", row.chat, row.message)
+
+    def end(self) -> None:
+        """This device is no longer the account's: what waited is never sent."""
+        with self._store.write():
+            for row in self._store.outgoing():
+                self._finish(row, row.kept)
 
     def _give_up(self, row: Outgoing) -> None:
         """It could not be delivered for 30 days. Source: DEV-12."""

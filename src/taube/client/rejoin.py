@@ -18,6 +18,7 @@ from taube.client.gates import Gates
 from taube.client.outbox import Outbox
 from taube.client.store import DAY_MS, Chore, Group
 from taube.client.vault import Vault
+from taube.wire.errors import Retry, WireError
 from taube.wire.packing import Unpacker, pack
 
 NEXT_PEER_MS: Final = 10 * 60 * 1000
@@ -146,7 +147,13 @@ class Rejoin:
                     self._store.add_chore("successor", chat.id, b"", now_ms)
                 self._store.forget_chore("grant", chore.subject)
             return
-        certificate = await self._devices.fetch_certificate(mail.account_id)
+        try:
+            certificate = await self._devices.fetch_certificate(mail.account_id)
+        except WireError as error:
+            if error.kind.retry is Retry.LATER:
+                raise
+            self._store.forget_chore("grant", chore.subject)
+            return
         try:
             with self._vault.work() as core:
                 self._vault.use(DEVICE_SCOPE, group.id)
