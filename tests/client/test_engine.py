@@ -112,3 +112,37 @@ def test_private_keys_are_kept_while_their_packages_may_still_be_on_offer(world:
         assert [chat.name for chat in bob.account.chats()] == ["alice"]
 
     run(story())
+
+
+# ---------------------------------------------------------------- the server's clock
+
+
+@spec("DEV-27")
+def test_connections_that_die_before_the_mailbox_was_read_do_not_count_as_synchronised(world: World) -> None:
+    async def story() -> None:
+        _alice, bob = await friends(world, "alice", "bob")
+        for _ in range(2):
+            assert bob.group("alice").standing == "current"
+            world.now_ms += 20 * DAY_MS
+            bob.restart()
+            await bob.engine.connect()  # it dies before it reads anything
+        assert bob.group("alice").standing == "rejoin"
+
+    run(story())
+
+
+@spec("DEV-26", "DEV-27")
+def test_server_restored_with_an_older_clock_counts_the_days_away_from_then_on(world: World) -> None:
+    async def story() -> None:
+        _alice, bob = await friends(world, "alice", "bob")
+        world.generation = os.urandom(16)
+        world.now_ms -= 20 * DAY_MS
+        bob.link = None
+        await bob.step()
+        assert bob.group("alice").standing == "current"
+        world.now_ms += 31 * DAY_MS
+        bob.restart()
+        await bob.engine.connect()
+        assert bob.group("alice").standing == "rejoin"
+
+    run(story())

@@ -258,7 +258,8 @@ class Engine:
             if is_new:
                 self.devices.revoke_again()
                 self.devices.owe_packages()
-            self._set_synced(welcome.now_ms)
+            if not synced_ms or (is_new and welcome.now_ms < synced_ms):
+                self.store.set_meta("synced_ms", welcome.now_ms)
 
     def _set_synced(self, server_now_ms: int) -> None:
         if server_now_ms - self.store.meta_int("synced_ms") >= SYNCED_EVERY_MS:
