@@ -66,6 +66,8 @@ LIMITS: Final = (
     Limit("claim gate", Scope.CONNECTION, 200, 20),
     Limit("claim gate", Scope.SOURCE, 500, 20),
     Limit("claim gate", Scope.EVERYONE, 20_000, 500),
+    Limit("gate bytes", Scope.SOURCE, 16e6, 40e3, "bytes"),
+    Limit("gate bytes", Scope.EVERYONE, 512e6, 400e3, "bytes"),
     Limit("read gate", Scope.CONNECTION, 1_000, 200),
     Limit("read gate", Scope.SOURCE, 5_000, 500),
     Limit("claim key package", Scope.SERIAL, 20, 100 / DAY),

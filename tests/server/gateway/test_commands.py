@@ -8,6 +8,8 @@ import pytest
 
 from taube.server.config import ServerConfig
 from taube.server.limits import LIMITS, LimitSettings, Scope
+from taube.server.ports import QueueNumber
+from taube.server.services import keys
 from taube.wire import errors as e
 from taube.wire import messages as m
 from tests.server.rawclient import Person, raw
@@ -204,3 +206,44 @@ async def test_a_connection_may_send_exactly_its_budget_and_is_then_told_how_lon
         assert refused(await alice.send([minted.address], b"x"), e.RATE_LIMITED).retry_after_ms > 1000
         other = await server.connect()
         assert isinstance(await other.send([minted.address], b"x"), m.Sent)
+
+
+@spec("DEL-06")
+async def test_an_address_stands_once_in_a_send(rig):
+    async with rig() as server:
+        person = await server.person()
+        client = await server.connect()
+        await client.log_in(person)
+        address = (await client.mint(1))[0].address
+        sender = await server.connect()
+        refused(await sender.send([address, address], b"twice"), e.BAD_FRAME)
+        assert isinstance(await sender.send([address], b"once"), m.Sent)
+
+
+async def test_nothing_is_written_for_a_device_that_has_just_ended(rig):
+    async with rig() as server:
+        person = await server.person()
+        client = await server.connect()
+        await client.log_in(person)
+        gone = client.post(lambda n: m.DeleteAccount(n))
+        late = [
+            client.post(lambda n: m.RevokeAddress(n, b"revoked!")),
+            client.post(lambda n: m.PublishKeyPackages(n, m.SUITE_CLASSIC, [b"package"], b"last resort")),
+        ]
+        assert isinstance(await gone, m.Done)
+        await asyncio.gather(*late, return_exceptions=True)
+        assert await server.server.ask(lambda tables: tables.revoked_count(QueueNumber(1))) == 0
+        left = await server.server.ask(lambda tables: keys.stock(tables, QueueNumber(1)))
+        assert (left.classic, left.last_resorts) == (0, [])
+
+
+async def test_gates_take_so_many_bytes_from_everyone_and_no_more(rig):
+    few = tuple(
+        replace(limit, burst=50_000.0, per_s=100.0) if limit.operation == "gate bytes" else limit for limit in LIMITS
+    )
+    few = tuple(limit for limit in few if (limit.operation, limit.scope) != ("gate bytes", Scope.SOURCE))
+    async with rig(config=ServerConfig(limits=LimitSettings(limits=few))) as server:
+        client = await server.connect()
+        answers = [await client.call(lambda n: m.ClaimGate(n, os.urandom(32), bytes(30_000))) for _ in range(3)]
+        assert isinstance(answers[0], m.GateState)
+        assert refused(answers[2], e.RATE_LIMITED).retry_after_ms > 0

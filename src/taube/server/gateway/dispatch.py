@@ -17,7 +17,7 @@ from taube.server.ports import Clock, MailboxId, Metrics, QueueNumber, Random, T
 from taube.server.services import accounts, addresses, gates, keys, registration
 from taube.server.services.addresses import Sealer
 from taube.server.services.mailboxes import Mailboxes
-from taube.wire.errors import ADDRESS_GONE, BUSY, DRAINING, WireError
+from taube.wire.errors import ADDRESS_GONE, BAD_FRAME, BUSY, DEVICE_REVOKED, DRAINING, WireError
 from taube.wire.messages import (
     AccountId,
     Acknowledge,
@@ -170,6 +170,8 @@ class Dispatch:
     def _send(self, connection: Connection, command: Send) -> None:
         """Open each address; the mailboxes answer when the slowest is acknowledged or durable."""
         now, count = self._time.monotonic(), len(command.addresses)
+        if count > 1 and len(set(command.addresses)) < count:
+            raise WireError(BAD_FRAME, detail="An address stands in the list twice.")
         size = count * len(command.body)
         if connection.paid_addresses < count or connection.paid_bytes < size:
             self._pay_send(connection, count, size, now)
@@ -359,7 +361,11 @@ class Dispatch:
             self._mailboxes.revoked(mailbox, command.serial)
             return Done(command.request)
 
-        self._write(connection, command.request, lambda tables: addresses.revoke(tables, queue, command.serial), then)
+        def job(tables: Tables) -> None:
+            _expect_device(tables, queue)
+            addresses.revoke(tables, queue, command.serial)
+
+        self._write(connection, command.request, job, then)
 
     # ------------------------------------------------------------ key packages
 
@@ -368,6 +374,7 @@ class Dispatch:
         queue, now_ms = connection.device.queue, self._time.guarded_ms()
 
         def job(tables: Tables) -> int:
+            _expect_device(tables, queue)
             return keys.publish(
                 tables, queue, command.suite, command.packages, command.last_resort, command.replace, now_ms
             )
@@ -395,6 +402,7 @@ class Dispatch:
 
     def _claim_gate(self, connection: Connection, command: ClaimGate) -> None:
         self._limit("claim gate", connection)
+        self._limit("gate bytes", connection, len(command.value))
         now_ms = self._time.guarded_ms()
         self._write(
             connection,
@@ -478,6 +486,12 @@ class Dispatch:
     def _refuse(self, connection: Connection, request: int, error: WireError) -> None:
         self._metrics.count("refused", reason=error.kind.name)
         connection.refuse(request, error)
+
+
+def _expect_device(tables: Tables, queue: QueueNumber) -> None:
+    """Nothing is written for a device that ended while its command waited: nobody would forget it again."""
+    if tables.device_of(queue) is None:
+        raise WireError(DEVICE_REVOKED)
 
 
 def knows(tables: Tables, account: AccountId) -> list[Any]:
