@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from taube.client.transport import ConnectionLost
-from taube.wire.messages import LoggedIn, PublishKeyPackages
+from taube.wire.errors import RATE_LIMITED
+from taube.wire.messages import ClaimGate, LoggedIn, PublishKeyPackages
 from tests.client.fake_server import DAY_MS, Client, World, friends
 from tests.spec import spec
 
@@ -144,5 +145,123 @@ def test_server_restored_with_an_older_clock_counts_the_days_away_from_then_on(w
         bob.restart()
         await bob.engine.connect()
         assert bob.group("alice").standing == "rejoin"
+
+    run(story())
+
+
+# ---------------------------------------------------------------- a renewed mailbox
+
+
+@spec("DEV-02")
+def test_welcome_that_waited_while_the_mailbox_was_renewed_is_read(world: World) -> None:
+    async def story() -> None:
+        bob = await world.person("bob").join()
+        alice = await world.person("alice").join()
+        await alice.account.add(bob.contact_link)
+        await alice.account.chat("bob").send_text("hello")
+        await world.settle(alice)
+        _ask_for_new_addresses_once(bob)
+        bob.link = None
+        old = bob.store.addresses("link")[0]
+        await world.settle()
+        assert bob.texts("alice") == ["hello"]
+        assert [address.purpose for address in (bob.store.address(old.serial),) if address] == ["dead"]
+        assert bob.store.addresses("link")[0] != old
+        world.now_ms += 32 * DAY_MS
+        bob.link = None
+        await world.settle()
+        assert bob.store.addresses("dead") == []
+
+    run(story())
+
+
+# ---------------------------------------------------------------- chores
+
+
+@spec("DEV-20")
+def test_claim_that_the_server_refuses_holds_up_no_other_work_and_is_tried_again_later(world: World) -> None:
+    async def story() -> None:
+        alice, bob, carol = await friends(world, "alice", "bob", "carol")
+        to_bob, to_carol = alice.group("bob").id, alice.group("carol").id
+        alice.engine.gates.stage(to_bob, lambda core, info: {"update": True})
+        alice.engine.gates.stage(to_carol, lambda core, info: {"update": True})
+        refused = alice.store.all_pending()[0]
+        claims: list[bytes] = []
+
+        def fault(command: Any) -> Any:
+            if not isinstance(command, ClaimGate):
+                return None
+            claims.append(command.name)
+            return RATE_LIMITED if command.name == refused.name else None
+
+        world.fault = fault
+        with alice.store.write():
+            alice.store.add_chore("revoke", b"12345678", b"", world.now_ms)
+        for _ in range(3):
+            await alice.engine.do_chores()
+        assert alice.store.count_chores("revoke") == 0
+        assert alice.store.all_pending() == [refused]
+        assert claims.count(refused.name) == 1
+        world.fault = lambda command: None
+        world.now_ms += 6_000
+        await world.settle()
+        assert alice.store.all_pending() == []
+        assert alice.info(to_bob).epoch == bob.info(to_bob).epoch
+        assert alice.info(to_carol).epoch == carol.info(to_carol).epoch
+
+    run(story())
+
+
+@spec("DEV-26")
+def test_gates_owed_to_a_restored_server_are_claimed_at_the_next_connection_whatever_came_between(
+    world: World,
+) -> None:
+    async def story() -> None:
+        alice, _bob = await friends(world, "alice", "bob")
+        await alice.engine.gates.change(alice.group("bob").id, lambda core, info: {"update": True})
+        await world.settle()
+        world.generation = os.urandom(16)
+        world.gates.clear()
+        world.fault = lambda command: "before" if isinstance(command, ClaimGate) else None
+        with pytest.raises(ConnectionLost):
+            await alice.engine.connect()
+        world.fault = lambda command: None
+        await alice.engine.do_chores()  # of the connection before
+        assert alice.store.count_chores("reclaim") == 1
+        await alice.engine.connect()
+        assert alice.store.count_chores("reclaim") == 0
+        passed = alice.store.passed(alice.group("bob").id)
+        assert passed is not None and world.gates == {passed.name: passed.value}
+
+    run(story())
+
+
+@spec("DEV-22", "DEV-28")
+@pytest.mark.parametrize("kind", ["update", "remove"])
+def test_change_that_did_not_come_about_is_tried_again_with_growing_waits(world: World, kind: str) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")
+        group_id = alice.group("bob").id
+        subject = group_id if kind == "update" else group_id + bob.vault.account + bob.vault.device
+        real, tries = alice.engine.gates.change, 0
+
+        async def lost(*_: Any) -> bool:
+            nonlocal tries
+            tries += 1
+            return False
+
+        alice.engine.gates.change = lost  # type: ignore[method-assign,assignment]
+        with alice.store.write():
+            alice.store.add_chore(kind, subject, b"", world.now_ms)
+        for _ in range(3):
+            await alice.engine.do_chores()
+        assert tries == 1
+        assert alice.store.count_chores(kind) == 1
+        alice.engine.gates.change = real  # type: ignore[method-assign]
+        world.now_ms += 6_000
+        epoch = alice.info(group_id).epoch
+        await alice.engine.do_chores()
+        assert alice.info(group_id).epoch == epoch + 1
+        assert alice.store.count_chores(kind) == 0
 
     run(story())

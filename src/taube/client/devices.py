@@ -9,6 +9,7 @@ Source: docs/protocol/identity.md; docs/protocol/device.md, "State".
 
 import base64
 from typing import Final
+from urllib.parse import urlsplit
 
 from taube.client.e2e import (
     DEVICE_SCOPE,
@@ -29,6 +30,7 @@ from taube.wire.errors import (
     INVITATION_UNKNOWN,
     INVITATION_USED,
     LIST_OUTDATED,
+    Retry,
     WireError,
 )
 from taube.wire.messages import (
@@ -68,17 +70,28 @@ def decode_base64(text: str) -> bytes:
     """The inverse. Raises ValueError."""
     if not text.isascii() or any(not (c.isalnum() or c in "-_") for c in text):
         raise ValueError("not base64url")
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if encode_base64(data) != text:
+        raise ValueError("not how these bytes are written: mistyped at its end")
+    return data
+
+
+def split_link(link: str, mark: str) -> tuple[str, bytes]:
+    """(origin, what stands behind *mark*) of a link, with nothing around or in between. Raises ValueError."""
+    origin, found, data = link.strip(" \t\r\n").partition(mark)
+    if not found or not all("!" <= c <= "~" and c not in "?#" for c in origin):
+        raise ValueError("not a link")
+    urlsplit(origin)
+    return origin, decode_base64(data)
 
 
 def parse_invitation(link: str) -> tuple[str, bytes]:
     """(origin, 16 bytes) of an invitation link. Raises WrongInput."""
-    origin, mark, secret = link.strip().partition("/i#")
     try:
-        invitation = decode_base64(secret)
+        origin, invitation = split_link(link, "/i#")
     except ValueError:
-        invitation = b""
-    if not mark or len(invitation) != 16 or not origin:
+        origin, invitation = "", b""
+    if len(invitation) != 16 or not origin:
         if "/c#" in link:
             raise WrongInput("That is a contact link: use it with “taube add”; to join, you need an invitation link.")
         raise WrongInput("That is not an invitation link: copy it whole, from https:// to its end.")
@@ -267,6 +280,9 @@ class Devices:
 
     def _forget_old_packages(self, now_ms: int) -> None:
         """Private parts of replaced packages stay 31 days: a Welcome may still be under way."""
+        if any(address.made_ms < now_ms - FORGET_AFTER_MS for address in self._store.addresses("dead")):
+            with self._store.write():
+                self._store.forget_dead_addresses(now_ms - FORGET_AFTER_MS)
         old = self._store.packages_retired_before(now_ms - FORGET_AFTER_MS)
         if not old:
             return
@@ -280,11 +296,15 @@ class Devices:
                     self._store.add_chore("revoke", package.serial, b"", now_ms)
 
     def _drop_addresses(self) -> None:
-        """The mailbox was renewed: every address that we gave away is dead, each chat needs a new one."""
+        """The mailbox was renewed: every address that we gave away is dead, each chat needs a new one.
+
+        What was sent to them before waits in the mailbox, and is known by their serials.
+        """
         with self._store.write():
-            for purpose in ("spare", "link", "package"):
-                for address in self._store.addresses(purpose):
-                    self._store.forget_address(address.serial)
+            for address in self._store.addresses("spare"):
+                self._store.forget_address(address.serial)
+            for purpose in ("link", "package"):
+                self._store.bury_addresses(purpose, self._vault.now_ms())
             for group in self._store.groups():
                 if group.standing == "current":
                     self._store.add_chore("update", group.id, b"", self._vault.now_ms())
@@ -380,7 +400,11 @@ class Devices:
         try:
             newest = await self.fetch_certificate(self._vault.account)
             info = self._check_own(newest)
-        except (WireError, Refused):
+        except WireError as error:
+            if error.kind.retry is Retry.LATER:
+                raise
+            return False
+        except Refused:
             return False
         if info.counter >= self._store.meta_int("counter"):
             return False
@@ -399,4 +423,4 @@ class Devices:
         return True
 
 
-__all__ = ["Devices", "decode_base64", "encode_base64", "parse_invitation"]
+__all__ = ["Devices", "decode_base64", "encode_base64", "parse_invitation", "split_link"]

@@ -89,7 +89,8 @@ CREATE TABLE journal (n INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, c
 
 
 class Address(NamedTuple):
-    """A sealed address of ours. *purpose*: spare, link, package, chat (then *chat* says whose)."""
+    """A sealed address of ours. *purpose*: spare, link, package, chat (then *chat* says whose), revoked, or dead (of a
+    mailbox that was renewed: nothing new arrives, what waits there is still read; *made_ms*: since when)."""
 
     serial: bytes
     address: bytes
@@ -396,6 +397,12 @@ class Store:
 
     def use_address(self, serial: bytes, purpose: str, chat: bytes | None = None) -> None:
         self._run("UPDATE addresses SET purpose = ?, chat = ? WHERE serial = ?", purpose, chat, serial)
+
+    def bury_addresses(self, purpose: str, now_ms: int) -> None:
+        self._run("UPDATE addresses SET purpose = 'dead', made_ms = ? WHERE purpose = ?", now_ms, purpose)
+
+    def forget_dead_addresses(self, before_ms: int) -> None:
+        self._run("DELETE FROM addresses WHERE purpose = 'dead' AND made_ms < ?", before_ms)
 
     def forget_address(self, serial: bytes) -> None:
         self._run("DELETE FROM addresses WHERE serial = ?", serial)
@@ -802,6 +809,10 @@ class Store:
 
     def chores_due(self, now_ms: int) -> list[Chore]:
         return self._all(Chore, "SELECT * FROM chores WHERE due_ms <= ? ORDER BY n", now_ms)
+
+    def chores(self, kind: str) -> list[Chore]:
+        """All of this kind, whenever they are due."""
+        return self._all(Chore, "SELECT * FROM chores WHERE kind = ? ORDER BY n", kind)
 
     def count_chores(self, kind: str, about: bytes = b"") -> int:
         """With *about*, only those whose subject begins with it."""

@@ -16,7 +16,7 @@ import logging
 import random as random_module
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeGuard
 
 from taube.client import events
 from taube.client.contacts import Contacts
@@ -29,7 +29,7 @@ from taube.client.inbox import Delivery, Inbox
 from taube.client.network import DeviceLink, Network
 from taube.client.outbox import Outbox
 from taube.client.rejoin import Rejoin
-from taube.client.store import DAY_MS, Chore, Entry
+from taube.client.store import DAY_MS, Chore, Entry, Group
 from taube.client.transport import BackOff, TransportError
 from taube.client.vault import Vault
 from taube.wire.errors import REPLACED, Retry, TaubeError, WireError
@@ -85,6 +85,8 @@ class Engine:
         self._random = random
         self._monotonic = monotonic
         self._connected_s = 0.0
+        self._refused_claims: dict[bytes, tuple[int, int]] = {}
+        """For groups whose claim the server refused: (when to try again, how often that was)."""
         self._lock: Lock | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._wake_sender = asyncio.Event()
@@ -170,12 +172,14 @@ class Engine:
         for pending in self.store.all_pending():
             if self._must_read_first():
                 return
-            await self.gates.settle(pending.group_id)
+            await self._settle(pending.group_id)
         done: set[int] = set()
         while chore := next((c for c in self.store.chores_due(self.vault.now_ms()) if c.n not in done), None):
             if self._must_read_first():
                 return
             done.add(chore.n)
+            if chore.kind == "reclaim":
+                continue  # comes before the mailbox: `_reclaim`
             try:
                 await self._do(chore)
             except (WireError, CoreError, UserError) as error:
@@ -183,6 +187,18 @@ class Engine:
             finally:
                 if self.store.chore(chore.kind, chore.subject) == chore:
                     self._postpone(chore)
+
+    async def _settle(self, group_id: bytes) -> None:
+        """Claim for what waits for its gate; one that the server refuses waits, and holds up nothing else."""
+        due_ms, tries = self._refused_claims.get(group_id, (0, 0))
+        if self.vault.now_ms() < due_ms:
+            return
+        try:
+            await self.gates.settle(group_id)
+            self._refused_claims.pop(group_id, None)
+        except (WireError, CoreError, UserError) as error:
+            _log.debug("a claim is tried again: %s", type(error).__name__)
+            self._refused_claims[group_id] = (self.vault.now_ms() + _wait_ms(tries), tries + 1)
 
     async def _do(self, chore: Chore) -> None:
         group = self.store.group(chore.subject)
@@ -192,9 +208,8 @@ class Engine:
             if not self.store.told(chore.subject):
                 self._forget(chore)
         elif chore.kind == "update":
-            if group is not None:
-                await self.gates.change(group.id, self._with_new_address(group.chat))
-            self._forget(chore)
+            if not self._takes_changes(group) or await self.gates.change(group.id, self._with_new_address(group.chat)):
+                self._forget(chore)
         elif chore.kind == "ask":
             await self.rejoin.ask(chore)
         elif chore.kind == "grant":
@@ -209,13 +224,18 @@ class Engine:
     async def _remove(self, chore: Chore) -> None:
         """Someone left: remove its leaf, if that is still ours to do."""
         group_id, account, device = chore.subject[:32], chore.subject[32:64], chore.subject[64:]
+        group = self.store.group(group_id)
 
         def wanted(core: Core, info: GroupInfo) -> dict[str, object] | None:
             here = any((member.account_id, member.device_id) == (account, device) for member in info.members)
             return {"removes": [(account, device)]} if here else None
 
-        await self.gates.change(group_id, wanted)
-        self._forget(chore)
+        if not self._takes_changes(group) or await self.gates.change(group_id, wanted):
+            self._forget(chore)
+
+    def _takes_changes(self, group: Group | None) -> TypeGuard[Group]:
+        """Whether a change of this group may still come about: we are in it, or may come back."""
+        return group is not None and group.standing != "left"
 
     def _with_new_address(self, chat: bytes) -> Callable[[Core, GroupInfo], dict[str, object]]:
         def wanted(core: Core, info: GroupInfo) -> dict[str, object]:
@@ -231,12 +251,11 @@ class Engine:
     def _postpone(self, chore: Chore) -> None:
         """Try it again later; after 30 days, never."""
         now_ms = self.vault.now_ms()
-        wait_ms = min(CHORE_RETRY_MS << min(chore.tries, 12), CHORE_RETRY_MOST_MS)
         with self.store.write():
             if chore.made_ms + AWAY_MS < now_ms and chore.kind != "revoke":
                 self.store.forget_chore(chore.kind, chore.subject)
             else:
-                self.store.set_chore(chore.n, chore.payload, now_ms + wait_ms, chore.tries + 1)
+                self.store.set_chore(chore.n, chore.payload, now_ms + _wait_ms(chore.tries), chore.tries + 1)
 
     # ---------------------------------------------------------------- the server's clock and generation
 
@@ -279,9 +298,7 @@ class Engine:
 
         It may have forgotten them; a different value there means that someone went another way.
         """
-        for chore in self.store.chores_due(self.vault.now_ms()):
-            if chore.kind != "reclaim":
-                continue
+        for chore in self.store.chores("reclaim"):
             passed = self.store.passed(chore.subject)
             if passed is not None and await self.gates.claim(passed.name, passed.value) != passed.value:
                 with self.vault.work():
@@ -498,6 +515,11 @@ class Engine:
     def _pulse(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+
+def _wait_ms(tries: int) -> int:
+    """How long to wait after so many failures: seconds first, an hour at most."""
+    return min(CHORE_RETRY_MS << min(tries, 12), CHORE_RETRY_MOST_MS)
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:
