@@ -14,7 +14,7 @@ from typing import Final
 
 from taube.client.account import Account, Chat
 from taube.client.content import MAX_TEXT_BYTES
-from taube.client.errors import EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, UserError
+from taube.client.errors import EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, DeviceReplaced, UserError
 from taube.client.events import Connected, Disconnected, Message
 from taube.terminal import Terminal, qr_code, safe_line, safe_text
 
@@ -86,8 +86,10 @@ async def _knows(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 async def _delete_account(options: argparse.Namespace, terminal: Terminal) -> int:
+    if not options.yes and not terminal.can_ask:
+        raise UserError("There is nobody to ask, and nothing was deleted: add --yes to delete the account.", EX_USAGE)
     async with _open(options, terminal) as me:
-        if terminal.can_ask and not options.yes:
+        if not options.yes:
             name = safe_line(me.name)
             answer = terminal.ask(f"Delete the account “{name}” for ever, with all messages here? Type its name:")
             if safe_line(answer) != name:
@@ -120,7 +122,9 @@ async def _add(options: argparse.Namespace, terminal: Terminal) -> int:
 async def _chats(options: argparse.Namespace, terminal: Terminal) -> int:
     async with _open(options, terminal) as me:
         await me.synchronise(LOOK_TIMEOUT_S)
-        for chat in me.chats():
+        if not (chats := me.chats()):
+            terminal.hint("No chats yet: `taube add CONTACT_LINK` starts one.")
+        for chat in chats:
             last_at = _iso(chat.last_at_ms) if chat.last_at_ms else None
             if options.json:
                 record: dict[str, object] = {"chat": chat.id, "name": chat.name, "kind": chat.kind}
@@ -129,6 +133,7 @@ async def _chats(options: argparse.Namespace, terminal: Terminal) -> int:
                 continue
             notes: list[str] = [chat.state] if chat.state != "open" else []
             notes += [f"{chat.unread} unread"] if chat.unread else []
+            notes += [f"{chat.queued} queued"] if chat.queued else []
             name = terminal.colour_of(safe_line(chat.name))
             when = _local(chat.last_at_ms) if chat.last_at_ms else "–"
             terminal.line("  ".join([name, terminal.dim(when), *notes]))
@@ -177,15 +182,28 @@ async def _send(options: argparse.Namespace, terminal: Terminal) -> int:
         raise UserError("There is no text to send: give it behind the chat, or on standard input.", EX_DATAERR)
     async with _open(options, terminal) as me:
         chat = await _find(me, options.chat)
+        name = safe_line(chat.name)
         with terminal.progress("sending"):
             message = await chat.send_text(_as_unicode(text))
-            state = await me.settle(message, SEND_TIMEOUT_S)
+            state = await me.settle(message, LOOK_TIMEOUT_S if chat.is_waiting else SEND_TIMEOUT_S)
         if state not in NOT_KEPT:
             return 0
+        problem = me.problem
+        if isinstance(problem, DeviceReplaced):
+            raise problem
         if state == "failed":
-            raise UserError(f"{safe_line(chat.name)} cannot be reached any more: the message was not delivered.", 69)
-        reason = me.last_problem or f"{me.server} did not answer in time."
-    terminal.warn(f"The message is queued and goes out the next time Taube runs. {reason}")
+            terminal.warn(
+                f"{name} cannot be reached at the moment: the message is kept here and goes out if {name} lets you in"
+                " again."
+            )
+        elif problem is None and me.chat(chat.id).is_waiting:
+            terminal.warn(
+                f"The message is queued and goes out once {name}’s device has let this one into the chat: that happens"
+                " by itself when both are online."
+            )
+        else:
+            reason = problem or f"{me.server} did not answer in time."
+            terminal.warn(f"The message is queued and goes out the next time Taube runs. {reason}")
     return EX_TEMPFAIL
 
 
@@ -212,6 +230,8 @@ async def _read(options: argparse.Namespace, terminal: Terminal) -> int:
         chat = await _find(me, options.chat) if options.chat is not None else None
         show = _print_json if options.json else _print_message
         telling = asyncio.create_task(_tell_connection(me, terminal)) if options.follow and terminal.can_ask else None
+        if options.follow:
+            terminal.hint("Waiting for messages; Ctrl-C ends.")
         try:
             async for batch in me.read(chat, wait_s=options.wait, follow=options.follow):
                 for message in batch:
@@ -256,12 +276,20 @@ def _print_message(message: Message, terminal: Terminal) -> None:
 
 def _open(options: argparse.Namespace, terminal: Terminal, live: bool = True) -> Account:
     folder = home_folder(options)
-    return Account.open(folder, passphrase=_passphrase(folder, terminal), live=live)
+    me = Account.open(folder, passphrase=_passphrase(folder, terminal), live=live)
+    if me.is_new_device:
+        terminal.warn(
+            "This is a copy of the account’s folder: it becomes the account’s device, the original ends, and each chat"
+            " waits until the other person’s device lets this one in."
+        )
+    return me
 
 
 def _passphrase(folder: Path, terminal: Terminal) -> str | None:
     """The passphrase of a home that needs one; None if it has a key file, or is not there at all."""
     if (folder / "key").exists() or not (folder / "taube.db").exists():
+        if (folder / "key").exists() and os.environ.get("TAUBE_PASSPHRASE_FILE"):
+            terminal.hint(f"{folder} has no passphrase: TAUBE_PASSPHRASE_FILE is not used.")
         return None
     given = _passphrase_from_file()
     if given is not None:

@@ -112,6 +112,8 @@ def test_copied_home_takes_over_and_the_original_is_told(server: Server, tmp_pat
                 with pytest.raises(DeviceReplaced, match="another copy"):
                     await old.knows()
                 assert isinstance(old.problem, DeviceReplaced)
+                with pytest.raises(DeviceReplaced):
+                    await old.chat("alice").send_text("too late")
                 assert [m.text for m in old.chat("alice").messages()] == ["before"]
 
     run(story())

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from taube import cli
-from taube.client.errors import TryLater
+from taube.client.errors import DeviceReplaced, TryLater
 from taube.client.events import Message
 from taube.terminal import Terminal
 from tests.spec import spec
@@ -46,10 +46,12 @@ class FakeAccount:
     last_problem = ""
     problem: Exception | None = None
     caught_up = True
+    is_new_device = False
+    deleted = False
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str]] = []
-        common: dict[str, Any] = {"kind": "pair", "account": self}
+        common: dict[str, Any] = {"kind": "pair", "queued": 0, "is_waiting": False, "account": self}
         self.all = [
             FakeChat(id="11" * 16, name="alice", state="open", unread=2, last_at_ms=1_790_000_000_123, **common),
             FakeChat(id="22" * 16, name=EVIL, state="request", unread=0, last_at_ms=0, **common),
@@ -75,6 +77,9 @@ class FakeAccount:
 
     async def wait_settled(self, timeout_s: float) -> bool:
         return True
+
+    async def delete(self) -> None:
+        self.deleted = True
 
     async def synchronise(self, timeout_s: float) -> bool:
         return self.caught_up
@@ -197,6 +202,57 @@ def test_send_says_when_it_could_only_be_queued(account: FakeAccount) -> None:
     account.settles_as = "queued"
     code, out, err = run("send", "alice", "x")
     assert (code, out) == (75, "") and "queued" in err and err.count("\n") == 1
+
+
+def test_send_says_what_becomes_of_a_message_that_nobody_lets_in(account: FakeAccount) -> None:
+    account.settles_as = "failed"
+    code, out, err = run("send", "alice", "x")
+    assert (code, out) == (75, "") and "lets you in again" in err and err.count("\n") == 1
+
+
+def test_send_ends_with_77_on_a_device_that_was_replaced(account: FakeAccount) -> None:
+    account.settles_as, account.problem = "failed", DeviceReplaced("Another copy took over.")
+    assert run("send", "alice", "x") == (77, "", "taube: Another copy took over.\n")
+
+
+def test_send_says_that_the_other_device_has_to_let_this_one_in(account: FakeAccount) -> None:
+    account.settles_as, account.all[0].is_waiting = "queued", True
+    code, out, err = run("send", "alice", "x")
+    assert (code, out) == (75, "") and "alice’s device" in err and err.count("\n") == 1
+
+
+def test_the_first_run_of_a_copy_says_what_it_does(account: FakeAccount) -> None:
+    account.is_new_device = True
+    code, out, err = run("me", "--json")
+    assert code == 0 and out.count("\n") == 1 and "the original ends" in err and err.count("\n") == 1
+
+
+def test_nothing_is_deleted_where_nobody_can_be_asked(account: FakeAccount) -> None:
+    code, out, err = run("delete-account")
+    assert (code, out, account.deleted) == (64, "", False) and "--yes" in err
+    assert run("delete-account", "--yes") == (0, "", "") and account.deleted
+
+
+def test_chats_tell_what_waits_and_what_to_do_when_there_are_none(account: FakeAccount) -> None:
+    account.all[0].queued = 1
+    assert "2 unread  1 queued" in run("chats")[1]
+    account.all = []
+    assert run("chats") == (0, "", "")
+    assert "No chats yet" in run("chats", tty=True)[2]
+
+
+def test_one_who_follows_is_told_how_to_end_it(account: FakeAccount) -> None:
+    assert run("read", "--follow")[2] == ""
+    assert "Ctrl-C" in run("read", "--follow", tty=True)[2]
+
+
+def test_a_passphrase_that_is_not_needed_is_pointed_out(
+    account: FakeAccount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_bytes(b"")
+    monkeypatch.setenv("TAUBE_PASSPHRASE_FILE", str(tmp_path / "none"))
+    assert run("me")[2] == ""
+    assert "no passphrase" in run("me", tty=True)[2]
 
 
 def test_send_refuses_to_send_nothing(account: FakeAccount) -> None:

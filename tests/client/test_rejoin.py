@@ -245,6 +245,10 @@ def test_copied_home_becomes_a_new_device_and_the_old_one_ends(world: World) -> 
         bob.link = None
         with pytest.raises(DeviceReplaced, match="another copy"):
             await bob.step()
+        await bob.account.chat("alice").send_text("too late")
+        bob.engine.outbox.end()
+        assert bob.states("alice")[-1] == "failed"
+        assert bob.store.outbox_size() == 0
 
     run(story())
 

@@ -200,7 +200,7 @@ def test_a_deleted_account_is_gone_on_the_server_and_here(taube_server: Server) 
     dora = taube_server.person("dora")
     account = succeeded(dora.run("me", "--json")).json()[0]["id"]
     assert succeeded(taube_server.admin("knows", account)).out
-    succeeded(dora.run("delete-account"))
+    succeeded(dora.run("delete-account", "--yes"))
     assert taube_server.admin("knows", account).code == 65
     assert dora.run("me").code == 66
     succeeded(dora.run("join", taube_server.invite(), "--name", "dora"))

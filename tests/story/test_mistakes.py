@@ -37,6 +37,7 @@ def test_an_unknown_and_a_revoked_invitation(taube_server: Server) -> None:
     unknown = link[: link.index("#") + 1] + "A" * 22
     nobody = stranger(taube_server, "unknown")
     refused(nobody.run("join", unknown, "--name", "x"), 77, "invitation")
+    refused(nobody.run("join", unknown[:-1] + "B", "--name", "x"), 65, "copy it whole")
     succeeded(taube_server.admin("revoke", link))
     refused(nobody.run("join", link, "--name", "x"), 77, "invitation")
 
@@ -92,7 +93,9 @@ def test_joining_where_there_is_an_account_already(somebody: Person, taube_serve
     assert succeeded(somebody.run("me")).out == before
 
 
-@pytest.mark.parametrize("command", [["me"], ["chats"], ["read"], ["send", "x", "y"], ["add", "z"], ["delete-account"]])
+@pytest.mark.parametrize(
+    "command", [["me"], ["chats"], ["read"], ["send", "x", "y"], ["add", "z"], ["delete-account", "--yes"]]
+)
 def test_a_home_without_an_account(taube_server: Server, command: list[str], tmp_path: Path) -> None:
     nobody = Person("nobody", tmp_path / "empty", taube_server.environment)
     refused(nobody.run(*command), 66, "join")
@@ -131,6 +134,22 @@ def test_a_wrong_certificate_while_sending_and_reading(alice: Person, bob: Perso
     alice.environment = trusting
     succeeded(alice.run("read"))
     assert [record["text"] for record in bob.read()] == ["only to the right one"]
+
+
+def test_authorities_to_trust_that_are_not_there(somebody: Person, taube_server: Server, tmp_path: Path) -> None:
+    nobody = stranger(taube_server, "trusting")
+    for file, code in ((tmp_path / "none.pem", 66), (tmp_path / "empty.pem", 65)):
+        (tmp_path / "empty.pem").touch()
+        trusted = {"SSL_CERT_FILE": str(file)}
+        person = Person(somebody.name, somebody.home, somebody.environment | trusted)
+        refused(person.run("read"), code, "SSL_CERT_FILE", file.name)
+        nobody.environment = taube_server.environment | trusted
+        refused(nobody.run("join", taube_server.invite(), "--name", "n"), code, file.name)
+
+
+def test_deleting_without_a_person_to_ask(somebody: Person) -> None:
+    refused(somebody.run("delete-account"), 64, "--yes")
+    succeeded(somebody.run("me"))
 
 
 def test_a_server_that_is_away(taube_server: Server, tmp_path: Path) -> None:

@@ -79,12 +79,20 @@ class Chat:
         self.unread: int = account._store.count_unread(row.id)
         self.last_at_ms: int = row.last_at_ms
         """When something was last written, milliseconds since 1970; 0: never."""
+        self.queued: int = account._store.count_queued(row.id)
+        """How many messages of one's own wait to be sent."""
+        group = account._store.group(row.group_id) if row.group_id is not None else None
+        self.is_waiting: bool = group is not None and group.standing == "rejoin"
+        """Whether another device of the chat has to let this one in first, as after its home was copied."""
 
     async def send_text(self, text: str) -> Message:
         """Write to the chat. Returns once the message is durably in the outbox; `Account.settle` waits for more.
 
-        *text*: 1 to 16,384 bytes of UTF-8. Raises WrongInput for a text outside of that, or a blocked chat.
+        *text*: 1 to 16,384 bytes of UTF-8. Raises WrongInput for a text outside of that, or a blocked chat;
+        DeviceReplaced once this device is known to be no longer the account's.
         """
+        if self._account._engine.fatal is not None:
+            raise self._account._engine.fatal
         row = self._account._row(self._row.id)
         if row.state == "blocked":
             raise WrongInput(f"{row.name} is blocked: accept the chat first.")
@@ -151,6 +159,8 @@ class Account:
         self._engine = Engine(vault, network)
         self._engine.describe = self._describe
         self._closed = False
+        self.is_new_device = False
+        """Whether the home turned out to be a copy when it was opened, and became a new device of the account."""
 
     # ---------------------------------------------------------------- opening
 
@@ -221,7 +231,7 @@ class Account:
             store.close()
             raise NoAccount(f"The account in {folder.folder} was never finished: repeat “taube join”.")
         account = cls._on(store, live=live)
-        account._engine.devices.start_anew()
+        account.is_new_device = account._engine.devices.start_anew()
         return account
 
     @classmethod

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
+from taube.client.errors import EX_DATAERR, EX_NOINPUT, UserError
 from taube.wire.errors import CATALOGUE, ErrorKind, Fault, FrameError, Retry, TaubeError, WireError
 from taube.wire.messages import (
     MAX_FRAME_BYTES,
@@ -124,10 +125,21 @@ def _is_loopback(host: str) -> bool:
 
 
 def make_ssl_context() -> ssl.SSLContext:
-    """TLS 1.3 only, certificates checked (SSL_CERT_FILE and SSL_CERT_DIR honoured), no session tickets."""
+    """TLS 1.3 only, certificates checked (SSL_CERT_FILE and SSL_CERT_DIR honoured), no session tickets.
+
+    Raises UserError if SSL_CERT_FILE cannot be used.
+    """
     path = os.environ.get("SSL_CERT_FILE")
     if path and not os.environ.get("SSL_CERT_DIR"):
-        context = ssl.create_default_context(cafile=path)
+        try:
+            context = ssl.create_default_context(cafile=path)
+        except ssl.SSLError as error:
+            raise UserError(
+                f"SSL_CERT_FILE names {path}, which holds no certificate in PEM form.", EX_DATAERR
+            ) from error
+        except OSError as error:
+            why = error.strerror.lower() if error.strerror else "not readable"
+            raise UserError(f"SSL_CERT_FILE names {path}, which cannot be read ({why}).", EX_NOINPUT) from error
     else:
         context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_3
