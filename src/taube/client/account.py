@@ -15,13 +15,13 @@ import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, NamedTuple
 
 from taube.client import content
-from taube.client.contacts import ContactLink, clean_name, contact_link
+from taube.client.contacts import ContactLink, clean_name, contact_link, one_line
 from taube.client.content import ContentError, Text
 from taube.client.devices import parse_invitation
 from taube.client.e2e import KIND_PAIR, Core
@@ -180,7 +180,7 @@ class Account:
         """
         shown = clean_name(name)
         if not shown:
-            raise WrongInput("An account needs a name that others see: give one with --name.")
+            raise WrongInput("An account needs a name that others see, and no id: give one with --name.")
         origin, invitation = parse_invitation(invitation_link)
         try:
             socket_url(origin)
@@ -315,15 +315,14 @@ class Account:
         return [Chat(self, row) for row in self._store.chats()]
 
     def chat(self, name_or_id: str) -> Chat:
-        """The chat with this name, or this id. Raises NoAccount."""
-        row = self._store.chat_named(name_or_id)
-        if row is None and len(name_or_id) == 32:
-            try:
+        """The chat with this id, or this name. Raises NoAccount."""
+        row = None
+        if len(name_or_id) == 32:
+            with suppress(ValueError):
                 row = self._store.chat(bytes.fromhex(name_or_id))
-            except ValueError:
-                row = None
+        row = row or self._store.chat_named(name_or_id)
         if row is None:
-            raise NoAccount(f"There is no chat “{clean_name(name_or_id)}”: “taube chats” lists them.")
+            raise NoAccount(f"There is no chat “{one_line(name_or_id)}”: “taube chats” lists them.")
         return Chat(self, row)
 
     # ---------------------------------------------------------------- what happens

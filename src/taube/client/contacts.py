@@ -6,6 +6,8 @@ it is accepted. Two people who add each other at once have two groups for one ch
 Source: docs/protocol/device.md, "First contact".
 """
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -26,6 +28,12 @@ MAX_NAME: Final = 64
 MAX_HYBRID: Final = 32
 """A group that begins with more leaves than this uses the classic suite: its handshakes are smaller."""
 
+_UNSEEN: Final = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""What Unicode calls default ignorable, and the empty pattern of Braille: names that differ in it look the same."""
+_ID: Final = re.compile("[0-9a-f]{32}")
 _link: Final = Unpacker[tuple[int, bytes, bytes, str]](tuple[int, bytes, bytes, str])
 
 
@@ -59,12 +67,24 @@ def parse_contact_link(link: str) -> ContactLink:
     return ContactLink(origin, account, address, name)
 
 
-def clean_name(name: str) -> str:
-    """A name fit to be shown on one line: no control characters, at most 64 characters."""
-    shown = " ".join("".join(c if c.isprintable() else " " for c in name).split())[:MAX_NAME].strip()
+def one_line(text: str) -> str:
+    """*text* fit to be shown on one line: nothing unseen, no control characters, at most 64 characters."""
+    seen = _UNSEEN.sub("", text)
+    shown = " ".join("".join(c if c.isprintable() else " " for c in seen).split())[:MAX_NAME].strip()
     while len(shown.encode()) > MAX_NAME_BYTES:
         shown = shown[:-1]
     return shown
+
+
+def clean_name(name: str) -> str:
+    """A name as it may be kept: `one_line`; empty for what could be the id of a chat."""
+    shown = one_line(name)
+    return "" if _ID.fullmatch(skeleton(shown)) else shown
+
+
+def skeleton(name: str) -> str:
+    """What is the same for names that look the same: width, ligatures and case do not count."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _UNSEEN.sub("", name)).casefold())
 
 
 class Claimed(NamedTuple):
@@ -221,18 +241,22 @@ class Contacts:
         contact = self._store.contact(sender)
         if not name or contact is None or contact.name == name:
             return
-        same = [other for other in self._store.contacts() if other.name == name and other.account != sender]
+        like = skeleton(name)
+        same = [c.name for c in self._store.contacts() if c.account != sender and skeleton(c.name) == like]
+        same += [c.name for c in self._store.chats() if c.peer not in (None, sender) and skeleton(c.name) == like]
         self._store.put_contact(contact._replace(name=name))
         if chat.peer == sender and chat.named_by in ("nobody", "profile"):
             self._store.rename_chat(chat.id, self.free_name(name, chat.id), "profile")
             self._store.note("chat", chat.id)
             if same and chat.state == "request":
-                self._vault.notice(chat.id, f"This is another account than the {name} whom you know: check who it is.")
+                known = f"This is another account than the {same[0]} whom you know: check who it is."
+                self._vault.notice(chat.id, known)
 
     def free_name(self, name: str, chat: bytes | None = None) -> str:
-        """*name*, or with -2, -3, … when another chat has it."""
+        """*name*, or with -2, -3, … when another chat has it, or one that looks the same."""
+        taken = {skeleton(other.name) for other in self._store.chats() if other.id != chat}
         candidate, n = name, 1
-        while (taken := self._store.chat_named(candidate)) is not None and taken.id != chat:
+        while skeleton(candidate) in taken:
             n += 1
             candidate = f"{name}-{n}"
         return candidate
@@ -282,4 +306,14 @@ class Contacts:
         return chat
 
 
-__all__ = ["Claimed", "Contact", "ContactLink", "Contacts", "contact_link", "parse_contact_link"]
+__all__ = [
+    "Claimed",
+    "Contact",
+    "ContactLink",
+    "Contacts",
+    "clean_name",
+    "contact_link",
+    "one_line",
+    "parse_contact_link",
+    "skeleton",
+]
