@@ -92,6 +92,8 @@ def _ask_for_new_addresses_once(bob: Client) -> None:
     async def device(*arguments: Any) -> Any:
         bob.network.device = real  # type: ignore[method-assign]
         link = await real(*arguments)
+        addresses = bob.world.addresses
+        bob.world.addresses = {address: to for address, to in addresses.items() if to[0] != bob.vault.device}
         left = link.logged_in
         link.logged_in = LoggedIn(1, left.classic_left, left.hybrid_left, left.last_resorts, remint=True)
         return link
@@ -167,6 +169,9 @@ def test_welcome_that_waited_while_the_mailbox_was_renewed_is_read(world: World)
         assert bob.texts("alice") == ["hello"]
         assert [address.purpose for address in (bob.store.address(old.serial),) if address] == ["dead"]
         assert bob.store.addresses("link")[0] != old
+        await alice.account.chat("bob").send_text("to the new address")
+        await world.settle()
+        assert bob.texts("alice") == ["hello", "to the new address"]
         world.now_ms += 32 * DAY_MS
         bob.link = None
         await world.settle()

@@ -211,9 +211,10 @@ class Inbox:
         self._vault.flush()
         group = self._store.group(joined.group_id)
         assert group is not None
-        if package.last_resort:
+        sent_to = self._store.address(package.serial)
+        if package.last_resort or (sent_to is not None and sent_to.purpose == "dead"):
             self._store.add_chore("update", group.id, b"", self._vault.now_ms())
-        else:
+        if not package.last_resort:
             self._store.forget_package(package.ref)
             self._store.use_address(package.serial, "chat", group.chat)
         self.retry_aside(group.chat)
