@@ -13,14 +13,14 @@ from typing import Final, NamedTuple
 
 from taube.client import content
 from taube.client.content import MAX_NAME_BYTES, Profile
-from taube.client.devices import Devices, decode_base64, encode_base64
+from taube.client.devices import Devices, encode_base64, split_link
 from taube.client.e2e import DEVICE_SCOPE, KIND_PAIR, SUITE_CLASSIC, SUITE_HYBRID, CoreError, GroupContext, Joined
 from taube.client.errors import Refused, TryLater, WrongInput
 from taube.client.network import Network
 from taube.client.outbox import Outbox
 from taube.client.store import Chat, Contact, Group
 from taube.client.vault import Vault
-from taube.wire.errors import ADDRESS_GONE, NO_KEY_PACKAGE, WireError
+from taube.wire.errors import ADDRESS_GONE, NO_KEY_PACKAGE, RATE_LIMITED, WireError
 from taube.wire.messages import ClaimKeyPackage, KeyPackageClaimed
 from taube.wire.packing import PackingError, Unpacker, pack
 
@@ -53,14 +53,14 @@ def contact_link(link: ContactLink) -> str:
 
 def parse_contact_link(link: str) -> ContactLink:
     """Raises WrongInput."""
-    origin, mark, data = link.strip().partition("/c#")
-    if not mark and "/i#" in link:
+    if "/c#" not in link and "/i#" in link:
         raise WrongInput(
             "That is an invitation link: use it with “taube join”; to add someone, you need a contact link."
         )
     try:
-        version, account, address, name = _link.unpack(decode_base64(data))
-        if not mark or version != 1 or len(account) != 32 or len(address) != 41:
+        origin, data = split_link(link, "/c#")
+        version, account, address, name = _link.unpack(data)
+        if not origin or version != 1 or len(account) != 32 or len(address) != 41:
             raise ValueError
     except (ValueError, PackingError) as error:
         raise WrongInput("That is not a contact link: copy it whole, from https:// to its end.") from error
@@ -134,6 +134,11 @@ class Contacts:
         except WireError as error:
             if error.kind is ADDRESS_GONE:
                 raise WrongInput("This contact link is no longer valid: ask for a new one.") from error
+            if error.kind is RATE_LIMITED:
+                minutes = error.retry_after_ms // 60_000 + 1
+                raise TryLater(
+                    f"This contact link was used too often of late: try again in {minutes} minutes, or ask for another."
+                ) from error
             if error.kind is NO_KEY_PACKAGE:
                 raise TryLater("The other device is not ready to be written to yet: try again later.") from error
             raise

@@ -247,8 +247,12 @@ class Outbox:
 
     def _settle_row(self, row: Outgoing, statuses: bytes) -> None:
         targets = unpack_targets(row.targets)
+        if len(statuses) != len(targets):  # nobody can tell which address has it: no answer
+            wait_ms = min(BUSY_WAIT_MS << min(row.tries, 12), MOST_WAIT_MS)
+            self._store.set_outgoing(row.n, targets, row.kept, self._vault.now_ms() + wait_ms, row.tries + 1)
+            return
         left = [
-            target for target, status in zip(targets, statuses, strict=False) if status in (STATUS_FULL, STATUS_BUSY)
+            target for target, status in zip(targets, statuses, strict=True) if status in (STATUS_FULL, STATUS_BUSY)
         ]
         kept = row.kept + sum(status == STATUS_KEPT for status in statuses)
         if not left:
@@ -260,7 +264,7 @@ class Outbox:
 
     def _settle_refused(self, row: Outgoing, error: WireError) -> None:
         if error.kind.retry is Retry.LATER:
-            wait_ms = max(error.retry_after_ms, min(BUSY_WAIT_MS << min(row.tries, 12), MOST_WAIT_MS))
+            wait_ms = min(max(error.retry_after_ms, BUSY_WAIT_MS << min(row.tries, 12)), MOST_WAIT_MS)
             targets = unpack_targets(row.targets)
             self._store.set_outgoing(row.n, targets, row.kept, self._vault.now_ms() + wait_ms, row.tries + 1)
         else:

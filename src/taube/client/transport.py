@@ -15,6 +15,7 @@ The only module of the client that imports picows, ssl or sockets. Source: docs/
 import asyncio
 import ipaddress
 import os
+import re
 import socket
 import ssl
 from collections import deque
@@ -56,6 +57,10 @@ QUEUE_BYTES: Final = 16 * 1024 * 1024
 
 BACK_OFF_FIRST_S: Final = 0.5
 BACK_OFF_MOST_S: Final = 60.0
+MOST_ASKED_MS: Final = 3_600_000
+"""A server may ask for a wait as long as this; what it asks for beyond is not heard."""
+
+_ORIGIN: Final = re.compile(r"[A-Za-z]+://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 ReplyT = TypeVar("ReplyT")
 Sign = Callable[[str, bytes], bytes]
@@ -100,13 +105,17 @@ class DeadlineMissed(ConnectionLost):
 
 def socket_url(origin: str) -> str:
     """Where the WebSocket of *origin* is. Raises NotTaube unless it is https, or http on loopback, without a path."""
-    parts = urlsplit(origin)
     try:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError
+        parts = urlsplit(origin)
         host, port = parts.hostname, parts.port
+        if not host or port == 0:
+            raise ValueError
     except ValueError:
-        host, port = None, None
-    if not host or parts.path or parts.query or parts.fragment or parts.username is not None:
-        raise NotTaube(f"“{origin}” is not the address of a server: expected something like https://chat.example.org.")
+        raise NotTaube(
+            f"“{origin}” is not the address of a server: expected something like https://chat.example.org."
+        ) from None
     if parts.scheme == "http" and _is_loopback(host):
         scheme = "ws"
     elif parts.scheme == "https":
@@ -437,7 +446,7 @@ class DeviceLink(Link):
         self._arrived.set()
         if isinstance(event, Draining):
             self._draining = True
-            self.reconnect_after_ms = event.retry_after_ms
+            self.reconnect_after_ms = min(event.retry_after_ms, MOST_ASKED_MS)
         elif isinstance(event, Replaced):
             self.replaced = True
         self._pause_reading_if_full()
@@ -481,7 +490,8 @@ class BackOff:
         self._failures = 0
 
     def next_s(self, at_least_ms: int = 0) -> float:
-        """Seconds to wait now; at least what the server asked for, plus the spread."""
+        """Seconds to wait now; at least what the server asked for, up to an hour, plus the spread."""
+        at_least_ms = min(at_least_ms, MOST_ASKED_MS)
         base = min(BACK_OFF_FIRST_S * 2.0 ** min(self._failures, 20), BACK_OFF_MOST_S)
         self._failures += 1
         return max(base / 2, at_least_ms / 1000) + self._random() * max(base / 2, at_least_ms / 2000)
@@ -563,7 +573,7 @@ def refusal(failed: Failed) -> WireError:
         Retry.LATER,
         "The server refused for a reason that this version does not know.",
     )
-    return WireError(kind, retry_after_ms=failed.retry_after_ms, detail=failed.detail)
+    return WireError(kind, retry_after_ms=min(failed.retry_after_ms, MOST_ASKED_MS), detail=failed.detail)
 
 
 def _copy(error: TransportError) -> TransportError:
