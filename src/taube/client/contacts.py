@@ -182,8 +182,7 @@ class Contacts:
         adds = [one.key_package for one in claimed.values()]
         staged = core.stage(group_id, k=0, adds=adds, known=self._vault.known(), now_s=now_s)
         applied = core.confirm(group_id, now_s)
-        for member in core.group(group_id).members:
-            self._vault.learn(member)
+        self._vault.learn_and_tell(chat, core.group(group_id).members)
         for to, body in staged.welcomes:
             self._store.queue_body(body, [to], self._vault.now_ms())
         before = context.predecessor[0] if context.predecessor else None
@@ -203,8 +202,7 @@ class Contacts:
         chat = self._chat_for(joined)
         if chat is None:
             return False
-        for member in joined.members:
-            self._vault.learn(member)
+        self._vault.learn_and_tell(chat.id, joined.members)
         current = self._store.group(chat.group_id) if chat.group_id is not None else None
         now_ms = self._vault.now_ms()
         self._store.put_group(

@@ -16,7 +16,7 @@ Source: docs/protocol/device.md, "Gates"; docs/protocol/groups.md.
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
-from taube.client.e2e import DEVICE_SCOPE, PACKAGES_SCOPE, Addressed, Applied, Core, CoreTrapped, GroupInfo, Member
+from taube.client.e2e import DEVICE_SCOPE, PACKAGES_SCOPE, Addressed, Applied, Core, CoreTrapped, GroupInfo
 from taube.client.network import Network
 from taube.client.store import Group, Passed, Pending, pack_welcomes, unpack_welcomes
 from taube.client.vault import Vault
@@ -239,13 +239,13 @@ class Gates:
         ]
 
     def _tell_of_members(self, group: Group, applied: Applied) -> None:
-        """A person is told when a contact has another device or another key. Source: docs/protocol/groups.md."""
-        members: dict[bytes, Member] = {member.account_id: member for member in (*applied.added, *applied.updated)}
-        for account, member in members.items():
-            if self._vault.learn(member):
-                contact = self._store.contact(account)
-                name = contact.name if contact is not None and contact.name else "Your contact"
-                self._vault.notice(group.chat, f"{name} uses another device now.")
+        """A person is told when a contact has another device or key, or came with a list that is out of date."""
+        self._vault.learn_and_tell(group.chat, (*applied.added, *applied.updated))
+        for account in dict.fromkeys(account for account, _ in applied.outdated):
+            contact = self._store.contact(account)
+            name = contact.name if contact is not None and contact.name else "A member"
+            text = f"{name} came with a device list that is out of date: it may be a device that was taken off since."
+            self._vault.notice(group.chat, text)
 
     def _usable(self, group_id: bytes) -> bool:
         group = self._store.group(group_id)

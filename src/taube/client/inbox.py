@@ -187,6 +187,7 @@ class Inbox:
 
     def _join(self, address: Address, body: bytes) -> None:
         """Join by a Welcome. Raises Undo when the group is none that we want to be in."""
+        lost = self._rejoin.lost_groups(address.chat) if address.chat is not None else {}
         self._vault.forget_loaded_groups()
         try:
             joined = self._vault.core.join(body, self._vault.known(), self._vault.now_s())
@@ -201,7 +202,7 @@ class Inbox:
         predecessor = joined.context.predecessor
         before = self._store.group(predecessor[0]) if predecessor is not None else None
         if known is not None:
-            wanted = self._rejoin.returned(joined, known)
+            wanted = self._rejoin.returned(joined, known, lost.get(joined.group_id))
         elif before is not None:
             wanted = self._rejoin.succeeded(joined, before, package.serial)
         else:

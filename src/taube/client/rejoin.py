@@ -99,18 +99,27 @@ class Rejoin:
     def _may_succeed(self, info: GroupInfo) -> bool:
         return self._vault.account in info.context.admins
 
-    def returned(self, joined: Joined, known: Group) -> bool:
+    def lost_groups(self, chat: bytes) -> dict[bytes, GroupInfo]:
+        """What this device knew last of the groups of the chat that it asks to be taken back to; inside `work`."""
+        found = {}
+        for group in self._store.groups_of_chat(chat):
+            if group.standing == "rejoin":
+                self._vault.use(DEVICE_SCOPE, PACKAGES_SCOPE, group.id)
+                found[group.id] = self._vault.core.group(group.id)
+        return found
+
+    def returned(self, joined: Joined, known: Group, before: GroupInfo | None) -> bool:
         """A Welcome into a group that we know; inside `work`. Whether it is the answer to our asking.
 
-        Anyone can make a group with any id; only a package that was made for asking this chat proves that it is meant.
+        Anyone can make a group with any id; only a package that was made for asking this chat proves that it is meant,
+        and any member that was asked has one: so the group must also be what it was *before*.
         """
         package = self._store.package(joined.package_ref)
-        if known.standing != "rejoin" or package is None or package.chat != known.chat:
+        if known.standing != "rejoin" or package is None or package.chat != known.chat or before is None:
             return False
-        if joined.epoch <= known.epoch or joined.context.chat_id != known.mls_chat:
+        if joined.epoch <= known.epoch or not _goes_on(joined, before):
             return False
-        for member in joined.members:
-            self._vault.learn(member)
+        self._vault.learn_and_tell(known.chat, joined.members)
         self._store.put_group(known._replace(epoch=joined.epoch, standing="current", since_ms=self._vault.now_ms()))
         self._store.hurry_outgoing(known.chat, self._vault.now_ms())
         self._store.forget_chore("ask", known.id)
@@ -218,12 +227,12 @@ class Rejoin:
         self._vault.use(DEVICE_SCOPE, PACKAGES_SCOPE, predecessor.id)
         old = core.group(predecessor.id)
         sender = joined.sender[0]
-        if sender not in old.context.admins or joined.context.kind != old.context.kind:
+        accounts = {member.account_id for member in old.members}
+        if sender not in old.context.admins or sender not in accounts or joined.context.kind != old.context.kind:
             return False
         if chat.kind == KIND_PAIR and {member.account_id for member in joined.members} != set(old.context.admins):
             return False
-        for member in joined.members:
-            self._vault.learn(member)
+        self._vault.learn_and_tell(chat.id, joined.members)
         now_ms = self._vault.now_ms()
         self._store.put_group(
             Group(
@@ -253,6 +262,17 @@ class Rejoin:
         if current.id == predecessor:
             return True
         return current.predecessor == predecessor and _rank(group_id) < _rank(current.id)
+
+
+def _goes_on(joined: Joined, before: GroupInfo) -> bool:
+    """Whether a group that we are welcomed back to can be the one that we knew. What changed its admins while we were
+    away is not known: then one of those whom we knew has to be the one who welcomes us."""
+    new, old = joined.context, before.context
+    if (new.kind, new.chat_id, new.predecessor) != (old.kind, old.chat_id, old.predecessor):
+        return False
+    if new.kind == KIND_PAIR:
+        return {member.account_id for member in joined.members} == set(new.admins) == set(old.admins)
+    return set(new.admins) == set(old.admins) or joined.sender[0] in old.admins
 
 
 def _rank(group_id: bytes) -> bytes:

@@ -10,7 +10,7 @@ may leave for the network before `work` was left. It knows neither what the call
 Source: docs/protocol/device.md, DEV-01.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -132,15 +132,29 @@ class Vault:
         known[self.account] = self.store.meta_int("counter")
         return known
 
-    def learn(self, member: Member) -> bool:
-        """Remember the newest certificate of a member. True when an account that we knew has a newer one."""
-        if member.account_id == self.account:
-            return False
-        contact = self.store.contact(member.account_id)
-        if contact is None:
-            self.store.put_contact(Contact(member.account_id, "", member.counter, member.certificate))
-            return False
-        if member.counter <= contact.counter:
-            return False
-        self.store.put_contact(contact._replace(counter=member.counter, certificate=member.certificate))
-        return True
+    def learn_and_tell(self, chat: bytes, members: Iterable[Member]) -> None:
+        """Remember the newest certificates of members. A contact's new device or changed account key is told in *chat*,
+        where it was met, and in the chat with that contact; inside `work`. Source: docs/protocol/device.md, DEV-46."""
+        for member in members:
+            if member.account_id == self.account:
+                continue
+            contact = self.store.contact(member.account_id)
+            if contact is None:
+                self.store.put_contact(Contact(member.account_id, "", member.counter, member.certificate))
+                continue
+            if member.counter < contact.counter or member.certificate == contact.certificate:
+                continue
+            self.store.put_contact(contact._replace(counter=member.counter, certificate=member.certificate))
+            own = self.store.chat_of_peer(member.account_id)
+            chats = dict.fromkeys([chat] if own is None or own.state == "blocked" else [chat, own.id])
+            for change in self._changes(contact.certificate, member.certificate):
+                for one in chats:
+                    self.notice(one, f"{contact.name or 'Your contact'} {change}")
+
+    def _changes(self, before: bytes, after: bytes) -> Iterator[str]:
+        """What a person should know of a newer certificate."""
+        old, new = self.core.check_certificate(before), self.core.check_certificate(after)
+        if new.account_key != old.account_key:
+            yield "has another account key now: compare the safety number again."
+        if {device.device_id for device in new.devices} - {device.device_id for device in old.devices}:
+            yield "uses another device now."
