@@ -2,9 +2,17 @@
 # Finds a Python that is new enough and lets it do the rest (scripts/setup.py). Usage: sh scripts/setup.sh run|dev
 set -u
 cd "$(dirname "$0")/.." || exit 1
-for python in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 python3.14; do
-    [ -n "$python" ] && command -v "$python" >/dev/null 2>&1 || continue
-    if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+new_enough='import sys; sys.exit(sys.version_info < (3, 11))'
+if [ -n "${PYTHON:-}" ]; then
+    if command -v "$PYTHON" >/dev/null 2>&1 && "$PYTHON" -c "$new_enough" >/dev/null 2>&1; then
+        exec "$PYTHON" scripts/setup.py "$@"
+    fi
+    echo "PYTHON=$PYTHON is no Python 3.11 or newer: name another, or leave it out to have one found." >&2
+    exit 69
+fi
+for python in python3 python3.13 python3.12 python3.11 python3.14; do
+    command -v "$python" >/dev/null 2>&1 || continue
+    if "$python" -c "$new_enough" >/dev/null 2>&1; then
         exec "$python" scripts/setup.py "$@"
     fi
 done

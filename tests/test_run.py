@@ -57,9 +57,8 @@ def typed(script: str) -> str:
 
 
 def terminals(guide: str) -> list[str]:
-    """The commands for each terminal, remarks left out."""
-    blocks = re.findall(r"(?:^  .*\n)+", guide, re.MULTILINE)
-    return [re.sub(r"   +\(.*\)", "", block) for block in blocks]
+    """What is printed to be typed in each terminal, every character of it."""
+    return re.findall(r"(?:^  .*\n)+", guide, re.MULTILINE)
 
 
 def test_what_make_run_prints_leads_to_a_first_message_and_to_two_people_writing(tmp_path: Path) -> None:

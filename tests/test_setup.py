@@ -1,6 +1,8 @@
 """Set-up: the locks are complete and name no place, and what goes wrong is one sentence."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,13 @@ def test_set_up_is_done_again_when_a_lock_changes(monkeypatch: pytest.MonkeyPatc
     assert before != setup.fingerprint("dev")
     monkeypatch.setattr(setup, "read", lambda name: "other==1 --hash=sha256:0")
     assert setup.fingerprint("run") != before
+
+
+def test_a_python_that_was_named_and_is_none_ends_set_up() -> None:
+    environment = os.environ | {"PYTHON": "/nowhere/python"}
+    done = subprocess.run(["sh", "scripts/setup.sh", "run"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (69, "")
+    assert "/nowhere/python" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_the_makefile_explains_every_target_that_a_person_types() -> None:

@@ -7,8 +7,10 @@ is imported: a client command never loads the server, and `taube --help` loads n
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -55,7 +57,16 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            from difflib import get_close_matches
+
+            near = get_close_matches(str(value), [str(choice) for choice in action.choices], 1)
+            meant = f" (did you mean “{near[0]}”?)" if near else ""
+            raise argparse.ArgumentError(None, f"there is no command “{value}”{meant}")
+
     def error(self, message: str) -> NoReturn:
+        message = re.sub(r"^argument (\S+): ", r"\1 ", message)
         if message.startswith("unrecognized arguments: -"):
             message += " (put -- before a text that starts with a dash)"
         self.exit(EX_USAGE, f"taube: {message}; see `{self.prog} --help`.\n")
@@ -220,6 +231,9 @@ def _add_server_commands(commands: Any) -> None:
     add_data(serve)
     serve.add_argument("--listen", metavar="HOST:PORT", help="where to listen")
     serve.add_argument("--url", metavar="ORIGIN", help="the origin that links, addresses and logins name")
+    serve.add_argument(
+        "--change-url", action="store_true", help="take another --url than before, and cut off the accounts there are"
+    )
     serve.add_argument("--ops", metavar="HOST:PORT", help="health and metrics, on loopback (default: a free port)")
     serve.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain, PEM")
     serve.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
@@ -252,21 +266,17 @@ def _add_server_commands(commands: Any) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 86_400 * 365:
-        raise ValueError
-    return value
+    with suppress(ValueError):
+        if 0 <= (value := float(text)) <= 86_400 * 365:
+            return value
+    raise argparse.ArgumentTypeError("has to be a number of seconds, such as 10")
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 1_000_000:
-        raise ValueError
-    return value
-
-
-_seconds.__name__ = "number of seconds"
-_count.__name__ = "whole number above 0"
+    with suppress(ValueError):
+        if 1 <= (value := int(text)) <= 1_000_000:
+            return value
+    raise argparse.ArgumentTypeError("has to be a whole number from 1 to 1,000,000")
 
 
 def _silence(stream: Any) -> None:

@@ -82,6 +82,7 @@ async def _knows(options: argparse.Namespace, terminal: Terminal) -> int:
             terminal.json({"entry": fact.entry, "value": fact.value})
         else:
             terminal.line(f"{terminal.bold(safe_line(fact.entry))}: {safe_line(fact.value)}")
+    terminal.hint("A queue is where envelopes wait for a device; its number rises with each device that comes.")
     return 0
 
 

@@ -37,6 +37,7 @@ def _serve(options: argparse.Namespace) -> int:
     given: dict[str, Any] = {
         "listen": options.listen,
         "url": options.url,
+        "change_url": options.change_url,
         "ops": options.ops,
         "tls_cert": options.tls_cert,
         "tls_key": options.tls_key,

@@ -64,6 +64,22 @@ def test_a_mistyped_command_is_one_sentence_and_64(line: str, capsys: pytest.Cap
         assert captured.err.startswith("taube: ") and captured.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("jion L", "there is no command “jion” (did you mean “join”?)"),
+        ("admin inivte", "did you mean “invite”?"),
+        ("admin invite --days 0", "--days has to be a whole number from 1 to 1,000,000;"),
+        ("admin invite --days soon", "--days has to be a whole number"),
+        ("read --wait soon", "--wait has to be a number of seconds"),
+    ],
+)
+def test_a_mistake_is_told_in_plain_words(line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.parse(line.split())
+    assert words in capsys.readouterr().err
+
+
 def test_help_documents_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.parse(["--help"])

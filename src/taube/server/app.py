@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import uvloop
 
@@ -157,6 +158,8 @@ class Server:
         self._name(sockets, tls)
         self.store = self._open_store()
         undo.callback(self.store.close)
+        await self._keep_name()
+        self._check_names(tls)
         self._build(sockets, tls, await self._establish())
         await self._open_ops(undo)
         self._remember_options()
@@ -221,8 +224,31 @@ class Server:
             )
         else:
             self.origin = folder.check_origin(self.url)
-        if self.origin != kept:
-            folder.keep(self._options.data, "origin", self.origin)
+
+    async def _keep_name(self) -> None:
+        """Keep the origin in the folder. Raises OperatorError if it would cut off those who have an account."""
+        options, kept = self._options, folder.kept_origin(self._options.data)
+        if self.origin == kept:
+            return
+        if kept is not None and options.url is not None and not options.change_url:
+            never = 999_999
+            if await self.ask(lambda tables: tables.unused_accounts(never, 1)):
+                raise OperatorError(
+                    f"The accounts here know this server as {kept}, and {self.origin} would cut them off: correct"
+                    " --url, or add --change-url if that is meant.",
+                    EX_USAGE,
+                )
+        folder.keep(options.data, "origin", self.origin)
+
+    def _check_names(self, tls: ssl.SSLContext | None) -> None:
+        """Say so if clients will not take the certificate for that of the origin."""
+        host = urlsplit(self.origin).hostname or ""
+        if tls is None or self._options.tls_cert is None:
+            return
+        with contextlib.suppress(ssl.SSLError):
+            if not certificate.names(tls, self._options.tls_cert, host):
+                sentence = f"The certificate does not name {host}: clients will refuse it. taube doctor tells more."
+                self.log.event("attention", level="warning", reason=sentence)
 
     def _open_store(self) -> Store:
         try:

@@ -72,6 +72,7 @@ class ServeOptions:
     data: Path
     listen: str = "127.0.0.1:8080"
     url: str | None = None
+    change_url: bool = False
     ops: str = "127.0.0.1:0"
     tls_cert: Path | None = None
     tls_key: Path | None = None

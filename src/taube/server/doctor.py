@@ -259,10 +259,13 @@ def _served_certificate(case: Case, about: certificate.CertificateAbout) -> Iter
         with socket.create_connection((host, port), TIMEOUT_S) as plain:
             context.wrap_socket(plain, server_hostname=_host(case)).close()
     except ssl.SSLCertVerificationError as error:
-        sentence = (
-            f"Clients will not trust the certificate ({error.verify_message}): it has to name {_host(case)},"
-            " with the chain up to a known authority in the file."
-        )
+        if error.verify_code in certificate.WRONG_NAME:
+            sentence = f"Clients will refuse the certificate: it does not name {_host(case)}; get one that does."
+        else:
+            sentence = (
+                f"Clients will not trust the certificate ({error.verify_message}): it has to come from a known"
+                " authority, with the chain up to it in the file."
+            )
         yield Finding("certificate", ACT, sentence)
     except OSError:
         return  # the port's own finding says it

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from taube.server import admin
+from taube.testing import free_port
 from taube.wire import messages as m
 from tests.server.rawclient import Person, RawClient, certificate
 from tests.spec import spec
@@ -140,6 +141,38 @@ def test_the_origin_stays_with_the_folder(tmp_path):
     with process(tmp_path, "--listen", "127.0.0.1:0", "--url", "https://Taube.Example/") as (_, url):
         assert url == "https://taube.example"
     assert admin.invite(tmp_path).startswith("https://taube.example/i#")
+
+
+def test_another_origin_is_refused_once_there_are_accounts_unless_it_is_meant(tmp_path):
+    async def register(url: str) -> None:
+        secret = base64.urlsafe_b64decode(admin.invite(tmp_path).rpartition("#")[2] + "==")
+        client = await RawClient.connect(url)
+        assert isinstance(await client.register(Person(), secret), m.Done)
+        await client.close()
+
+    listen = ("--listen", f"127.0.0.1:{free_port()}")
+    with process(tmp_path, *listen):
+        pass
+    other = (*listen, "--url", "https://typo.example")
+    with process(tmp_path, *listen, "--url", "https://taube.example"):
+        pass  # nobody is cut off
+    with process(tmp_path, *listen, "--url", f"http://{listen[1]}") as (_, url):
+        asyncio.run(register(url))
+    code, sentence = refused(tmp_path, *other)
+    assert code == 64 and url in sentence and "--change-url" in sentence
+    with process(tmp_path, *listen) as (_, again):
+        assert again == url
+    with process(tmp_path, *other, "--change-url") as (_, changed):
+        assert changed == "https://typo.example"
+
+
+def test_a_certificate_of_another_name_is_pointed_out(tmp_path):
+    file, key = certificate(tmp_path / "tls")
+    options = ("--listen", "127.0.0.1:0", "--tls-cert", str(file), "--tls-key", str(key))
+    with process(tmp_path / "data", *options, "--url", "https://other.example") as (server, _):
+        assert "does not name other.example" in end(server)
+    with process(tmp_path / "more", *options, "--url", "https://localhost") as (server, _):
+        assert "does not name" not in end(server)
 
 
 @spec("DEL-11")
