@@ -83,6 +83,8 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.now_ms = 1_790_000_000_000
+        self.server_ahead_ms = 0
+        """How far the server's clock is ahead of everyone else's."""
         self.generation = os.urandom(16)
         self.accounts: dict[bytes, tuple[bytes, bytes, int]] = {}
         self.devices: dict[bytes, _Device] = {}
@@ -221,7 +223,7 @@ class FakeLink:
         self.name = name
         self.device = device
         self.is_open = True
-        self.welcome = Welcome(1, os.urandom(32), ORIGIN, world.now_ms, world.generation)
+        self.welcome = Welcome(1, os.urandom(32), ORIGIN, world.now_ms + world.server_ahead_ms, world.generation)
         self._next = 0
 
     async def request(self, build: Callable[[int], Any], timeout_s: float = 0) -> Reply:

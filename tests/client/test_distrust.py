@@ -248,3 +248,32 @@ def test_contact_link_at_its_limit_says_when_to_try_again(world: World) -> None:
             await alice.account.add(bob.contact_link)
 
     run(story())
+
+
+# ---------------------------------------------------------------- a server whose clock jumped
+
+
+@spec("DEV-27")
+@pytest.mark.parametrize("is_back_before", [True, False])
+def test_clock_that_was_a_year_ahead_once_hides_no_absence(world: World, is_back_before: bool) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")
+        world.server_ahead_ms = 365 * DAY_MS
+        for one in (alice, bob):
+            one.link.is_open = False
+        await world.settle()
+        await bob.account.chat("alice").send_text("after the jump")
+        await world.settle()
+        assert alice.texts("bob") == ["after the jump"]
+        if is_back_before:
+            world.server_ahead_ms = 0
+            bob.link.is_open = False
+            await bob.step()
+            assert bob.group("alice").standing == "current"
+        world.now_ms += 31 * DAY_MS
+        world.server_ahead_ms = 0
+        bob.link.is_open = False
+        await bob.engine.connect()
+        assert bob.group("alice").standing == "rejoin"
+
+    run(story())

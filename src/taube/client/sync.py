@@ -263,7 +263,7 @@ class Engine:
         """What the server's clock and generation mean for our groups, addresses and key packages."""
         with self.vault.work():
             synced_ms = self.store.meta_int("synced_ms")
-            if synced_ms and welcome.now_ms - synced_ms > AWAY_MS:
+            if synced_ms and self._away_ms(welcome.now_ms) > AWAY_MS:
                 for group in self.store.groups():
                     self.rejoin.lost(group.id, "it was away for more than 30 days")
             generation = self.store.meta("generation")
@@ -279,17 +279,29 @@ class Engine:
                 self.devices.owe_packages()
             if not synced_ms or (is_new and welcome.now_ms < synced_ms):
                 self.store.set_meta("synced_ms", welcome.now_ms)
+                self.store.set_meta("synced_own_ms", self.vault.now_ms())
+
+    def _away_ms(self, server_now_ms: int) -> int:
+        """How long ago we last synchronised: by the server's clock, by our own where that one has fallen."""
+        away_ms = server_now_ms - self.store.meta_int("synced_ms")
+        own_ms = self.store.meta_int("synced_own_ms")
+        return away_ms if away_ms >= 0 or not own_ms else self.vault.now_ms() - own_ms
+
+    def _is_synced_old(self, server_now_ms: int) -> bool:
+        return abs(server_now_ms - self.store.meta_int("synced_ms")) >= SYNCED_EVERY_MS
 
     def _set_synced(self, server_now_ms: int) -> None:
-        if server_now_ms - self.store.meta_int("synced_ms") >= SYNCED_EVERY_MS:
+        """Remember the server's time, also where it has fallen: a clock that was a year ahead would hide a year."""
+        if self._is_synced_old(server_now_ms):
             self.store.set_meta("synced_ms", server_now_ms)
+            self.store.set_meta("synced_own_ms", self.vault.now_ms())
 
     def keep_synced(self) -> None:
         """While the link lives, we are not away: remember the server's time now and then."""
         if self.link is not None and self.caught_up:
             connected_ms = int((self._monotonic() - self._connected_s) * 1000)
             now_ms = self.link.welcome.now_ms + connected_ms
-            if now_ms - self.store.meta_int("synced_ms") >= SYNCED_EVERY_MS:
+            if self._is_synced_old(now_ms):
                 with self.store.write():
                     self._set_synced(now_ms)
 
