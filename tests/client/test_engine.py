@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 
 from taube.client.transport import ConnectionLost
 from taube.wire.errors import RATE_LIMITED
-from taube.wire.messages import ClaimGate, LoggedIn, PublishKeyPackages
+from taube.wire.messages import ClaimGate, ClaimKeyPackage, FetchCertificate, LoggedIn, PublishKeyPackages
 from tests.client.fake_server import DAY_MS, Client, World, friends
+from tests.client.test_rejoin import away
 from tests.spec import spec
 
 
@@ -268,5 +270,77 @@ def test_change_that_did_not_come_about_is_tried_again_with_growing_waits(world:
         await alice.engine.do_chores()
         assert alice.info(group_id).epoch == epoch + 1
         assert alice.store.count_chores(kind) == 0
+
+    run(story())
+
+
+# ---------------------------------------------------------------- copied homes, asking to be taken back
+
+
+@spec("DEV-05", "DEV-13")
+def test_what_waited_when_the_home_was_copied_is_numbered_anew_and_nobody_misses_anything(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")
+        for n in range(5):
+            await bob.account.chat("alice").send_text(f"before {n}")
+            await world.settle()
+        await bob.account.chat("alice").send_text("queued when copied")
+        await bob.account.chat("alice").send_text("queued too")
+        bob.store.close()
+        shutil.copytree(bob.folder, world.folder / "copy")
+        copy = world.person("bob", "copy")
+        copy.engine.devices.start_anew()
+        world.people = [alice, copy]
+        await world.settle()
+        await copy.account.chat("alice").send_text("from the copy")
+        await world.settle()
+        assert alice.texts("bob")[5:] == ["queued when copied", "queued too", "from the copy"]
+        assert alice.store.next_gap_ms() is None
+        assert copy.states("alice")[-3:] == ["delivered"] * 3
+
+    run(story())
+
+
+@spec("DEV-44")
+def test_packages_made_for_asking_are_given_up_with_their_private_parts(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")
+        await away(world, bob, 31)
+        await bob.step()
+        asked = [package.ref for package in bob.store.packages() if package.chat is not None]
+        assert asked
+        world.offline.add("alice")
+        alice.link = None
+        for days in (59, 3):
+            assert all(bob.store.package(ref) for ref in asked)
+            world.now_ms += days * DAY_MS
+            bob.link = None
+            await bob.step()
+        assert not any(bob.store.package(ref) for ref in asked)
+
+    run(story())
+
+
+@spec("DEV-50")
+def test_own_certificate_is_asked_for_apart_from_what_is_claimed_of_contacts(world: World) -> None:
+    async def story() -> None:
+        alice = await world.person("alice").join()
+        bob = await world.person("bob").join()
+        seen: list[tuple[str, bool]] = []
+        real = bob.network.anonymous
+
+        async def anonymous(purpose: str) -> Any:
+            world.fault = lambda command: _look(purpose, command)
+            return await real(purpose)
+
+        def _look(purpose: str, command: Any) -> None:
+            if isinstance(command, FetchCertificate | ClaimKeyPackage):
+                seen.append((purpose, getattr(command, "account", None) == bob.vault.account))
+
+        bob.network.anonymous = anonymous  # type: ignore[method-assign]
+        await bob.engine.devices.restore_list()
+        await bob.account.add(alice.contact_link)
+        await bob.engine.devices.fetch_certificate(alice.vault.account)
+        assert seen == [("register", True), ("keys", False), ("keys", False)]
 
     run(story())

@@ -22,6 +22,7 @@ from taube.client.e2e import (
 )
 from taube.client.errors import EX_NOPERM, Refused, TryLater, WrongInput
 from taube.client.network import DeviceLink, Link, Network
+from taube.client.outbox import renumber
 from taube.client.store import DAY_MS, Address
 from taube.client.vault import Vault
 from taube.wire.errors import (
@@ -254,7 +255,8 @@ class Devices:
     def make_packages(
         self, suite: int, count: int, *, chat: bytes | None = None, last_resort: bool = False
     ) -> list[bytes]:
-        """*count* key packages, each with an address of its own; inside `work`. *chat*: made to be taken back there."""
+        """*count* key packages, each with an address of its own; inside `work`. *chat*: made to be taken back there,
+        by a request that may be granted for 30 days."""
         if count == 0:
             return []
         addresses = [self.take_address("package" if chat is None else "chat", chat) for _ in range(count)]
@@ -267,7 +269,9 @@ class Devices:
             last_resort,
         )
         for package, address in zip(made, addresses, strict=True):
-            self._store.add_package(package.ref, suite, address.serial, chat, last_resort, self._vault.now_ms())
+            now_ms = self._vault.now_ms()
+            retired_ms = None if chat is None else now_ms + REPLACE_AFTER_MS
+            self._store.add_package(package.ref, suite, address.serial, chat, last_resort, now_ms, retired_ms)
         return [package.key_package for package in made]
 
     def take_address(self, purpose: str, chat: bytes | None = None) -> Address:
@@ -314,7 +318,7 @@ class Devices:
 
     async def fetch_certificate(self, account: bytes) -> bytes:
         """The newest certificate that the server holds of an account; not checked."""
-        link = await self._network.anonymous("keys")
+        link = await self._network.anonymous("register" if account == self._vault.account else "keys")
         found = await link.expect(Certificate, lambda request: FetchCertificate(request, AccountId(account)))
         return pack([found.genesis, found.device_list])
 
@@ -349,6 +353,7 @@ class Devices:
                 self._set_device(core.create_device(), self._store.meta_int("counter") + 1)
                 self._store.set_meta("list_due", 1)
                 self._store.restart_sequences()
+                renumber(self._store, now_ms)
                 for group in self._store.groups():
                     self._store.forget_pending(group.id)
                     if group.standing in ("current", "rejoin"):

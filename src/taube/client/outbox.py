@@ -12,11 +12,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from msgspec import structs
+
 from taube.client import content
-from taube.client.content import Content, Receipt, ResendRequest
+from taube.client.content import Content, Receipt, ResendRequest, Unknown
 from taube.client.e2e import DEVICE_SCOPE, CoreError, CoreTrapped, GroupInfo
 from taube.client.network import Link, Network
-from taube.client.store import KEEP_SENT_MS, Chat, Outgoing, pack_targets, unpack_targets
+from taube.client.store import KEEP_SENT_MS, Chat, Outgoing, Store, pack_targets, unpack_targets
 from taube.client.vault import Vault
 from taube.wire.errors import Retry, WireError
 from taube.wire.messages import (
@@ -291,6 +293,23 @@ class Outbox:
     def _give_up(self, row: Outgoing) -> None:
         """It could not be delivered for 30 days. Source: DEV-12."""
         self._finish(row, row.kept)
+
+
+def renumber(store: Store, now_ms: int) -> None:
+    """Give what waits to be protected the numbers of a new device; inside the caller's transaction.
+
+    All of the chat get it, also what was to be sent again to one device: to all others a number would be missing.
+    """
+    for row in store.outgoing():
+        if row.chat is None or row.message is None or row.content is None:
+            continue
+        what = content.decode(row.content)
+        if isinstance(what, Unknown) or what.sequence == 0:
+            continue
+        sequence = store.take_sequence(row.chat)
+        data = content.encode(structs.replace(what, sequence=sequence))
+        store.set_content(row.n, data)
+        store.archive(row.chat, sequence, row.message, data, now_ms)
 
 
 async def _send(link: Link, row: Outgoing) -> bytes:

@@ -100,7 +100,8 @@ class Address(NamedTuple):
 
 
 class Package(NamedTuple):
-    """A key package of ours. *chat*: made for asking that chat to take us back. *retired_ms*: not offered since."""
+    """A key package of ours. *chat*: made for asking that chat to take us back. *retired_ms*: not offered since (or
+    from then on)."""
 
     ref: bytes
     suite: int
@@ -411,11 +412,19 @@ class Store:
         self._run("DELETE FROM addresses")
 
     def add_package(
-        self, ref: bytes, suite: int, serial: bytes, chat: bytes | None, last_resort: bool, now_ms: int
+        self,
+        ref: bytes,
+        suite: int,
+        serial: bytes,
+        chat: bytes | None,
+        last_resort: bool,
+        now_ms: int,
+        retired_ms: int | None = None,
     ) -> None:
         self._run(
-            "INSERT INTO packages VALUES (?, ?, ?, ?, ?, ?, NULL)", ref, suite, serial, chat, int(last_resort), now_ms
-        )
+            "INSERT INTO packages VALUES (?, ?, ?, ?, ?, ?, ?)",
+            ref, suite, serial, chat, int(last_resort), now_ms, retired_ms,
+        )  # fmt: skip
 
     def package(self, ref: bytes) -> Package | None:
         return self._one(Package, "SELECT * FROM packages WHERE ref = ?", ref)
@@ -493,7 +502,8 @@ class Store:
         return int(self._value("SELECT next_sequence - 1 FROM chats WHERE id = ?", chat))
 
     def restart_sequences(self) -> None:
-        """A new device counts from 1; what the old one sent can no longer be asked for by number."""
+        """A new device counts from 1; what the old one sent can no longer be asked for by number. What still waits is
+        numbered anew by `outbox.renumber`."""
         self._run("UPDATE chats SET next_sequence = 1")
         self._run("DELETE FROM sent")
 
@@ -716,6 +726,10 @@ class Store:
     def hurry_outgoing(self, chat: bytes, now_ms: int) -> None:
         """The chat can be written to again."""
         self._run("UPDATE outbox SET due_ms = ? WHERE chat = ? AND content IS NOT NULL", now_ms, chat)
+
+    def set_content(self, n: int, content: bytes) -> None:
+        """Other bytes for a content that waits, for all devices of the chat."""
+        self._run("UPDATE outbox SET content = ?, only_device = NULL WHERE n = ?", content, n)
 
     def set_protected(self, n: int, body: bytes, targets: Sequence[bytes]) -> None:
         self._run("UPDATE outbox SET content = NULL, body = ?, targets = ? WHERE n = ?", body, pack_targets(targets), n)
