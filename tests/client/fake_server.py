@@ -22,6 +22,7 @@ from taube.client.transport import ConnectionLost, Unreachable
 from taube.client.vault import Vault
 from taube.wire import codec
 from taube.wire.errors import (
+    ACCOUNT_UNKNOWN,
     ADDRESS_GONE,
     INVITATION_UNKNOWN,
     LIST_OUTDATED,
@@ -39,6 +40,7 @@ from taube.wire.messages import (
     Certificate,
     ClaimGate,
     ClaimKeyPackage,
+    DeleteAccount,
     Deliver,
     Done,
     Event,
@@ -152,7 +154,15 @@ class World:
         self._put_list(c.account, self.accounts[c.account][0], c.device_list)
         return Done(c.request)
 
+    def _deleteaccount(self, c: DeleteAccount, device: bytes) -> Reply:
+        account = self.devices[device].account
+        del self.accounts[account]
+        self.devices = {name: row for name, row in self.devices.items() if row.account != account}
+        return Done(c.request)
+
     def _fetchcertificate(self, c: FetchCertificate, _: Any) -> Reply:
+        if c.account not in self.accounts:
+            raise self._refuse(ACCOUNT_UNKNOWN)
         genesis, signed, _counter = self.accounts[c.account]
         return Certificate(c.request, genesis, signed)
 

@@ -9,9 +9,17 @@ from typing import Any
 
 import pytest
 
+from taube.client.errors import DeviceReplaced, TryLater
 from taube.client.transport import ConnectionLost
-from taube.wire.errors import RATE_LIMITED
-from taube.wire.messages import ClaimGate, ClaimKeyPackage, FetchCertificate, LoggedIn, PublishKeyPackages
+from taube.wire.errors import ACCOUNT_UNKNOWN, RATE_LIMITED
+from taube.wire.messages import (
+    ClaimGate,
+    ClaimKeyPackage,
+    DeleteAccount,
+    FetchCertificate,
+    LoggedIn,
+    PublishKeyPackages,
+)
 from tests.client.fake_server import DAY_MS, Client, World, friends
 from tests.client.test_rejoin import away
 from tests.spec import spec
@@ -342,5 +350,57 @@ def test_own_certificate_is_asked_for_apart_from_what_is_claimed_of_contacts(wor
         await bob.account.add(alice.contact_link)
         await bob.engine.devices.fetch_certificate(alice.vault.account)
         assert seen == [("register", True), ("keys", False), ("keys", False)]
+
+    run(story())
+
+
+# ---------------------------------------------------------------- deleting the account
+
+
+@spec("DEV-45")
+def test_deletion_that_lost_its_answer_erases_the_home_when_it_is_repeated(world: World) -> None:
+    async def story() -> None:
+        bob = await world.person("bob").join()
+        bob.engine.link = bob.link
+        world.fault = lambda command: "after" if isinstance(command, DeleteAccount) else None
+        with pytest.raises(TryLater):
+            await bob.account.delete()
+        assert bob.vault.account not in world.accounts
+        bob.restart()
+        with pytest.raises(DeviceReplaced) as gone:
+            await bob.step()
+        bob.engine._end(gone.value)
+        await bob.account.delete()
+        assert not bob.folder.exists()
+
+    run(story())
+
+
+@spec("DEV-45")
+@pytest.mark.parametrize("first", ["before", ACCOUNT_UNKNOWN])
+def test_deletion_can_be_repeated_until_the_server_says_that_there_is_no_such_account(world: World, first: Any) -> None:
+    async def story() -> None:
+        bob = await world.person("bob").join()
+        bob.engine.link = bob.link
+        world.fault = lambda command: first if isinstance(command, DeleteAccount) else None
+        if first == "before":
+            with pytest.raises(TryLater):
+                await bob.account.delete()
+            assert bob.store.meta("account")
+            world.fault = lambda command: None
+        await bob.account.delete()
+        assert not bob.folder.exists()
+
+    run(story())
+
+
+@spec("DEV-45")
+def test_home_that_was_replaced_by_a_copy_is_not_erased_if_nobody_wanted_that_before(world: World) -> None:
+    async def story() -> None:
+        bob = await world.person("bob").join()
+        bob.engine._end(DeviceReplaced("another copy took over"))
+        with pytest.raises(DeviceReplaced):
+            await bob.account.delete()
+        assert bob.store.meta("account")
 
     run(story())

@@ -25,7 +25,7 @@ from taube.client.contacts import ContactLink, clean_name, contact_link, one_lin
 from taube.client.content import ContentError, Text
 from taube.client.devices import parse_invitation
 from taube.client.e2e import KIND_PAIR, Core
-from taube.client.errors import EX_CANTCREAT, NoAccount, Refused, TryLater, UserError, WrongInput
+from taube.client.errors import EX_CANTCREAT, DeviceReplaced, NoAccount, Refused, TryLater, UserError, WrongInput
 from taube.client.events import (
     CaughtUp,
     ChatChanged,
@@ -49,7 +49,7 @@ from taube.client.store import Message as MessageRow
 from taube.client.sync import Engine
 from taube.client.transport import Transport, TransportError, socket_url
 from taube.client.vault import Vault
-from taube.wire.errors import Retry, WireError
+from taube.wire.errors import ACCOUNT_UNKNOWN, Retry, WireError
 from taube.wire.messages import AskKnowledge, DeleteAccount, Done, Knowledge
 
 READ_BATCH: Final = 100
@@ -441,10 +441,20 @@ class Account:
         return [Fact(fact.entry, fact.value) for fact in known.facts]
 
     async def delete(self) -> None:
-        """Delete the account at the server, then its home. Raises TryLater; then nothing was deleted."""
-        link = await self._device_link()
-        with translated():
-            await link.expect(Done, lambda request: DeleteAccount(request))
+        """Delete the account at the server, then its home.
+
+        Raises TryLater; then the home is still there, and it is to be repeated: the server may have done its part.
+        """
+        try:
+            link = await self._device_link()
+        except DeviceReplaced:
+            if not self._store.meta_int("deleting"):
+                raise
+        else:
+            with self._store.write():
+                self._store.set_meta("deleting", 1)
+            with translated():
+                await _delete_at_server(link)
         await self.close()
         self._store.home.erase()
 
@@ -532,6 +542,15 @@ class Account:
         if entry.kind == "typing":
             return Typing(chat.id.hex(), self._name_of(entry.about, chat), bool(entry.text))
         return Notice(chat.id.hex(), entry.text)
+
+
+async def _delete_at_server(link: DeviceLink) -> None:
+    """Content if the server knows no such account: an earlier attempt was lost on its way back."""
+    try:
+        await link.expect(Done, lambda request: DeleteAccount(request))
+    except WireError as error:
+        if error.kind is not ACCOUNT_UNKNOWN:
+            raise
 
 
 # ---------------------------------------------------------------- translations
