@@ -248,7 +248,7 @@ def fixed_limits() -> list[tuple[str, str, str, str]]:
         ("share of a mailbox", "address", f"1/{mailboxes.SERIAL_SHARE} of it", "*full*"),
         ("envelope that waits", "mailbox", f"{mailboxes.ENVELOPE_DAYS} days", "deleted"),
         ("gate", "gate", f"{gates.GATE_DAYS} days", "forgotten"),
-        ("key package", "device", f"{keys.PACKAGE_DAYS} days", "deleted"),
+        ("key package", "device", f"the beginning of the month in which {keys.PACKAGE_DAYS} days end", "deleted"),
         ("expired invitation", "invitation", f"{registration.TOLD_DAYS} days", "forgotten"),
         ("retired address key", "server", f"{identity.RETIRED_DAYS} days", "its addresses end"),
     ]

@@ -8,6 +8,7 @@ This file knows no engine and no column names; the stores name the entry beside 
 Source: docs/privacy-ledger.md.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,15 +38,17 @@ ACCOUNT_MONTHS: Final = Entry(
 )
 DEVICE: Final = Entry(
     "device",
-    "which mailbox belongs to which device (device id, login key, mailbox id, whether it was asked for new addresses)",
+    "which mailbox belongs to which device (device id, login key, mailbox id, whether it was asked for new addresses;"
+    " the number of its queue, which rises with each device that comes to the server)",
     "directory",
     "until replaced or deleted",
 )
 KEY_PACKAGE: Final = Entry(
     "key packages",
-    "key packages (public keys), their suite and the day they lapse",
+    "key packages (public keys, and between which times each can be used, as its device wrote it), suite, whether"
+    " one-time or last resort, order, and the month in which they are forgotten",
     "directory",
-    "until claimed, replaced or expired (84 days)",
+    "until claimed or replaced, or the month begins in which their 84 days end",
 )
 INVITATION: Final = Entry(
     "invitation",
@@ -106,6 +109,17 @@ OPERATION: Final = Entry(
 
 LEDGER: Final[dict[str, Entry]] = {entry.name: entry for entry in list(globals().values()) if isinstance(entry, Entry)}
 """All entries by name, in the order in which they are told."""
+
+
+def told(head: str, items: Sequence[str], total: int) -> list[str]:
+    """*head* and *items* as values of facts, of 1,900 characters at most; *total* is how many there are in all."""
+    values, line = [], head
+    for item in (*items, *([f"and {total - len(items)} more"] if total > len(items) else [])):
+        if len(line) + len(item) > 1_900:
+            values.append(line)
+            line = "further:"
+        line += f" {item};" if line.endswith((":", ";")) else f": {item};"
+    return [*values, line.removesuffix(";")]
 
 
 def render_ledger() -> str:

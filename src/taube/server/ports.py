@@ -139,6 +139,27 @@ class EnvelopeRow(NamedTuple):
     body: bytes
 
 
+class PackagesRow(NamedTuple):
+    """How many key packages of one suite lapse in one month."""
+
+    suite: int
+    last_resort: bool
+    month: int
+    packages: int
+
+
+class WaitingRow(NamedTuple):
+    """The envelopes of one serial that wait in a queue: between which places, arrived in which guarded hours."""
+
+    serial: bytes
+    envelopes: int
+    size_bytes: int
+    first: int
+    last: int
+    first_hour: int
+    last_hour: int
+
+
 # ---------------------------------------------------------------- tables, inside one transaction
 
 
@@ -164,6 +185,9 @@ class Accounts(Protocol):
     def waiting(self, queue: QueueNumber) -> tuple[int, int]:
         """(envelopes, bytes of their bodies) that wait in the queue."""
 
+    def waiting_by_serial(self, queue: QueueNumber, most: int) -> list[WaitingRow]:
+        """The same for each of at most *most* serials, rising, with places and hours."""
+
 
 class Revocations(Protocol):
     """Revoked serials of mailboxes, and the renewal of a mailbox id."""
@@ -171,6 +195,9 @@ class Revocations(Protocol):
     def revoke(self, queue: QueueNumber, serial: bytes) -> None: ...
     def is_revoked(self, queue: QueueNumber, serial: bytes) -> bool: ...
     def revoked_count(self, queue: QueueNumber) -> int: ...
+    def revoked_serials(self, queue: QueueNumber, most: int) -> list[bytes]:
+        """At most *most* of them, rising."""
+
     def device_at(self, mailbox: MailboxId) -> DeviceRow | None: ...
     def renew_mailbox(self, queue: QueueNumber, mailbox: MailboxId) -> None:
         """Give the queue a new mailbox id, forget its revoked serials, set remint."""
@@ -191,7 +218,7 @@ class Invitations(Protocol):
 
 
 class KeyPackages(Protocol):
-    """Key packages by queue and suite. Days are guarded days since 1970; a package lapses on its day."""
+    """Key packages by queue and suite. A package lapses when its month (guarded, year * 100 + month) begins."""
 
     def packages_left(self, queue: QueueNumber, suite: int) -> int:
         """One-time packages that wait."""
@@ -199,13 +226,17 @@ class KeyPackages(Protocol):
     def last_resorts(self, queue: QueueNumber) -> list[int]:
         """Suites that have a last resort, rising."""
 
-    def add_packages(self, queue: QueueNumber, suite: int, packages: Sequence[bytes], day: int) -> None: ...
+    def add_packages(self, queue: QueueNumber, suite: int, packages: Sequence[bytes], month: int) -> None: ...
     def clear_packages(self, queue: QueueNumber, suite: int) -> None: ...
-    def set_last_resort(self, queue: QueueNumber, suite: int, package: bytes, day: int) -> None: ...
+    def set_last_resort(self, queue: QueueNumber, suite: int, package: bytes, month: int) -> None: ...
     def claim_package(self, queue: QueueNumber, suite: int) -> bytes | None:
         """The oldest one-time package, which is thereby gone; else the last resort, which stays; else None."""
 
-    def expire_packages(self, before_day: int) -> int: ...
+    def packages(self, queue: QueueNumber) -> list[PackagesRow]:
+        """What is held, by suite, kind and month."""
+
+    def expire_packages(self, month: int) -> int:
+        """Forget what lapses in that month or before; how many."""
 
 
 class Gates(Protocol):

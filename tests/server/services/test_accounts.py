@@ -5,13 +5,15 @@ import itertools
 import pytest
 
 from taube.server import ledger
-from taube.server.ports import InvitationRow, Tables
+from taube.server.gateway.dispatch import knows
+from taube.server.ports import EnvelopeRow, InvitationRow, Tables
 from taube.server.secrets import verify
 from taube.server.services import accounts, keys, registration
 from taube.server.stores.memory import MemoryTables
 from taube.wire import errors
+from taube.wire.codec import encode
 from taube.wire.errors import ErrorKind, WireError
-from taube.wire.messages import AccountId, DeviceId
+from taube.wire.messages import MAX_FRAME_BYTES, AccountId, DeviceId, Knowledge, Serial
 from tests.server.services.people import Person, key, public
 from tests.spec import spec
 
@@ -167,8 +169,7 @@ def test_of_time_only_months_are_noted(tables: Tables, ann: Person) -> None:
 @spec("IDN-14")
 def test_what_the_server_knows_is_told_by_ledger_entry(tables: Tables, ann: Person) -> None:
     create(tables, ann)
-    holdings = accounts.Holdings(lambda queue: "3 key packages", lambda queue: "0 revoked addresses")
-    facts = accounts.knows(tables, ann.account, holdings)
+    facts = knows(tables, ann.account)
     assert {fact.entry for fact in facts} == {
         entry.name
         for entry in (
@@ -186,6 +187,43 @@ def test_what_the_server_knows_is_told_by_ledger_entry(tables: Tables, ann: Pers
         assert known.hex() in text
     assert "2026-01" in text
     assert max(len(fact.value) for fact in facts) <= 2000
+
+
+@spec("IDN-14")
+def test_serials_places_months_and_hours_are_told(tables: MemoryTables, ann: Person) -> None:
+    create(tables, ann)
+    (row,) = tables.devices(ann.account)
+    tables.revoke(row.queue, b"revoked!")
+    keys.publish(tables, row.queue, 0x4F, [b"1", b"2"], b"last", False, 0)
+    tables.envelopes[row.queue] = {
+        place: EnvelopeRow(row.queue, place, Serial(b"serial-1"), 24 + place, b"body") for place in (4, 5, 6)
+    }
+    text = "\n".join(fact.value for fact in knows(tables, ann.account))
+    assert f"1 revoked serials: {b'revoked!'.hex()}" in text
+    assert "2 one-time of suite 79, forgotten in 1970-03" in text and "1 last resort of suite 79" in text
+    assert (
+        f"3 of 12 bytes for serial {b'serial-1'.hex()}, places 4 to 6, arrived 1970-01-02 04h to 1970-01-02 06h" in text
+    )
+
+
+@spec("IDN-14")
+def test_the_longest_answer_fits_into_a_frame_and_says_how_much_more_there_is(
+    tables: MemoryTables, ann: Person
+) -> None:
+    ann.login_keys |= {number: key(100 + number) for number in range(16)}
+    create(tables, ann, tuple(range(16)))
+    for row in tables.devices(ann.account):
+        serials = [(1_000_000 * row.queue + n).to_bytes(8, "big") for n in range(10_000)]
+        tables.revocations[row.queue] = set(serials)
+        tables.envelopes[row.queue] = {
+            n: EnvelopeRow(row.queue, 2**31 + n, Serial(serial), 500_000, b"body")
+            for n, serial in enumerate(serials[:1000])
+        }
+    facts = knows(tables, ann.account)
+    assert len(encode(Knowledge(2**32, facts))) < MAX_FRAME_BYTES
+    assert sum("and 9813 more" in fact.value for fact in facts) == 16
+    assert sum("and more for other serials" in fact.value for fact in facts) == 16
+    assert max(len(fact.value) for fact in facts) <= 2000 and len(facts) <= 1000
 
 
 @spec("IDN-15")

@@ -167,10 +167,28 @@ def test_a_claim_without_any_package_is_refused(tables: Tables, device: DeviceRo
 
 
 @spec("IDN-25")
-def test_packages_lapse_after_84_days(tables: Tables, device: DeviceRow) -> None:
-    keys.publish(tables, device.queue, 1, [b"1"], b"last", False, 0)
-    assert keys.expire(tables, 84 * DAY) == 0
-    assert keys.expire(tables, 85 * DAY) == 2
+def test_packages_are_forgotten_when_the_month_begins_in_which_their_84_days_end(
+    tables: Tables, device: DeviceRow
+) -> None:
+    keys.publish(tables, device.queue, 1, [b"1"], b"last", False, 0)  # 1 January, until 26 March 1970
+    assert keys.expire(tables, 59 * DAY - 1) == 0
+    assert keys.expire(tables, 59 * DAY) == 2
+
+
+@spec("IDN-25", "IDN-13")
+def test_the_store_tells_no_day_on_which_packages_were_published(tables: Tables, device: DeviceRow) -> None:
+    for day in (5, 6, 35):  # their 84 days end on 31 March, on 1 April and on 30 April
+        keys.publish(tables, device.queue, 1, [b"1"], b"", False, day * DAY)
+    keys.publish(tables, device.queue, 0x4F, [], b"last", False, 0)
+    assert tables.packages(device.queue) == [(1, False, 197003, 1), (1, False, 197004, 2), (0x4F, True, 197003, 1)]
+
+
+@spec("IDN-25")
+def test_who_may_still_be_claimed_is_kept(tables: Tables, device: DeviceRow) -> None:
+    for day in range(400):
+        keys.publish(tables, device.queue, 1, [b"1"], b"", True, day * DAY)
+        assert keys.expire(tables, (day + 84 - 50) * DAY) == 0, "claimers ask for 50 days more"
+        assert keys.expire(tables, (day + 84) * DAY) == 1
 
 
 @spec("IDN-11")

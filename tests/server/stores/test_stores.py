@@ -201,11 +201,14 @@ def test_a_one_time_package_is_claimed_once_oldest_first_then_the_last_resort_st
 
 def test_packages_are_replaced_and_expire(engine: Engine) -> None:
     queue = device(engine).queue
-    engine.write(lambda t: [t.add_packages(queue, 1, [b"1"], 500), t.add_packages(queue, 2, [b"2"], 501)])
+    engine.write(lambda t: [t.add_packages(queue, 1, [b"1"], 500), t.add_packages(queue, 2, [b"2", b"3"], 501)])
     engine.write(lambda t: t.set_last_resort(queue, 1, b"last", 500))
+    assert engine.read(lambda t: t.packages(queue)) == [(1, False, 500, 1), (1, True, 500, 1), (2, False, 501, 2)]
     engine.write(lambda t: t.clear_packages(queue, 1))
     assert engine.read(lambda t: [t.packages_left(queue, 1), t.last_resorts(queue)]) == [0, [1]]
-    assert engine.write(lambda t: t.expire_packages(501)) == 1
+    engine.write(lambda t: t.claim_package(queue, 2))
+    assert engine.write(lambda t: t.expire_packages(499)) == 0
+    assert engine.write(lambda t: t.expire_packages(500)) == 1
     assert engine.read(lambda t: [t.packages_left(queue, 2), t.last_resorts(queue)]) == [1, []]
 
 

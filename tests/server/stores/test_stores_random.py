@@ -79,6 +79,9 @@ class Engines(RuleBasedStateMachine):
     def revoke(self, at: int, serial: Serial) -> None:
         if at in self.queues:
             self.both("write", lambda t: t.revoke(self.queues[at], serial))
+            self.both(
+                "read", lambda t: [t.revoked_serials(self.queues[at], 2), t.waiting_by_serial(self.queues[at], 2)]
+            )
 
     @rule(at=PLACES, suite=SUITES, packages=st.lists(st.binary(min_size=1, max_size=4), max_size=3), day=PLACES)
     def publish(self, at: int, suite: int, packages: list[bytes], day: int) -> None:
@@ -91,6 +94,7 @@ class Engines(RuleBasedStateMachine):
     def claim_package(self, at: int, suite: int) -> None:
         if at in self.queues:
             self.both("write", lambda t: t.claim_package(self.queues[at], suite))
+            self.both("read", lambda t: t.packages(self.queues[at]))
 
     @rule(day=PLACES)
     def expire_more(self, day: int) -> None:

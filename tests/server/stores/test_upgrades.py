@@ -37,8 +37,8 @@ def fill(tables: Tables) -> None:
     tables.add_device(ACCOUNT.account, DeviceId(b"d" * 16), b"k" * 32, MAILBOX)
     tables.revoke(QueueNumber(1), b"revoked!")
     tables.add_invitation(InvitationRow(b"h" * 32, 3, 1_800_000_000_000))
-    tables.add_packages(QueueNumber(1), 1, [b"package 1", b"package 2"], 20_000)
-    tables.set_last_resort(QueueNumber(1), 79, b"last resort", 20_000)
+    tables.add_packages(QueueNumber(1), 1, [b"package 1", b"package 2"], 202410)
+    tables.set_last_resort(QueueNumber(1), 79, b"last resort", 202410)
     tables.claim_gate(GateName(b"g" * 32), b"value", 19_000)
     identity.establish(tables, lambda count: bytes(range(count)), 1)
 
@@ -51,7 +51,7 @@ def check(engine: SqliteEngine) -> None:
     assert device is not None and device[:5] == (1, ACCOUNT.account, b"d" * 16, b"k" * 32, MAILBOX)
     assert tables.is_revoked(QueueNumber(1), b"revoked!") and tables.revoked_count(QueueNumber(1)) == 1
     assert tables.invitation(b"h" * 32) == InvitationRow(b"h" * 32, 3, 1_800_000_000_000)
-    assert tables.packages_left(QueueNumber(1), 1) == 2 and tables.last_resorts(QueueNumber(1)) == [79]
+    assert tables.packages(QueueNumber(1)) == [(1, False, 202410, 2), (79, True, 202410, 1)]
     assert tables.read_gate(GateName(b"g" * 32)) == b"value"
     assert tables.fact(identity.GENERATION) == bytes(range(16))
     found, more = engine.fetch(QueueNumber(1))

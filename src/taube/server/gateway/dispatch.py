@@ -7,6 +7,7 @@ Source: docs/protocol/delivery.md and identity.md; each method names its command
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from taube.server import clock
@@ -496,13 +497,5 @@ def _expect_device(tables: Tables, queue: QueueNumber) -> None:
 
 def knows(tables: Tables, account: AccountId) -> list[Any]:
     """Everything the server holds about an account, gathered from the services that hold it."""
-
-    def packages(queue: QueueNumber) -> str:
-        stock = keys.stock(tables, queue)
-        resorts = ", ".join(str(suite) for suite in stock.last_resorts) or "none"
-        return f"{stock.classic} of suite 1, {stock.hybrid} of suite 79, last resorts: {resorts}"
-
-    def revoked(queue: QueueNumber) -> str:
-        return f"{tables.revoked_count(queue)} revoked serials"
-
-    return accounts.knows(tables, account, accounts.Holdings(packages, revoked))
+    holdings = accounts.Holdings(partial(keys.knows, tables), partial(addresses.knows, tables))
+    return accounts.knows(tables, account, holdings)

@@ -9,6 +9,7 @@ Source: docs/protocol/identity.md, IDN-01 .. IDN-16.
 """
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Annotated, Final, NamedTuple
 
@@ -32,6 +33,7 @@ KEY_LABEL: Final = b"taube account key v1"
 MAX_DEVICES: Final = 16
 MAX_SUCCESSIONS: Final = 16
 MAX_COUNTER: Final = 2**53
+EPOCH: Final = datetime(1970, 1, 1)
 
 Key = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
@@ -244,11 +246,18 @@ def delete_unused(tables: Accounts, before_month: int, limit: int = 100) -> list
     return ended
 
 
+MOST_SERIALS: Final = 3_000
+"""Revoked serials in one answer of what is known, over all devices of the account: it has to fit into a frame."""
+MOST_WAITING: Final = 300
+"""Serials with envelopes that wait, likewise."""
+
+
 class Holdings(NamedTuple):
     """What other services hold for one queue, asked by the caller of `knows` (services do not know each other)."""
 
-    packages: Callable[[QueueNumber], str]
-    revoked: Callable[[QueueNumber], str]
+    packages: Callable[[QueueNumber], list[str]]
+    revoked: Callable[[QueueNumber, int], list[str]]
+    """Given how many serials to name at most."""
 
 
 def knows(tables: Accounts, account: AccountId, holdings: Holdings) -> list[Fact]:
@@ -269,19 +278,40 @@ def knows(tables: Accounts, account: AccountId, holdings: Holdings) -> list[Fact
         Fact(ledger.ACCOUNT_MONTHS.name, f"created in {_month(owner.created_month)}"),
         Fact(ledger.ACCOUNT_MONTHS.name, f"last used in {_month(owner.used_month)}"),
     ]
-    for row in tables.devices(account):
-        count, size = tables.waiting(row.queue)
+    devices = tables.devices(account)
+    for row in devices:
         facts += [
             Fact(
                 ledger.DEVICE.name,
                 f"device {row.device.hex()}, login key {row.login_key.hex()}, mailbox {row.mailbox.hex()},"
                 f" queue {row.queue}, new addresses asked for: {'yes' if row.remint else 'no'}",
             ),
-            Fact(ledger.KEY_PACKAGE.name, holdings.packages(row.queue)),
-            Fact(ledger.REVOKED_SERIAL.name, holdings.revoked(row.queue)),
-            Fact(ledger.ENVELOPE.name, f"{count} envelopes of {size} bytes wait"),
+            *(Fact(ledger.KEY_PACKAGE.name, value) for value in holdings.packages(row.queue)),
+            *(
+                Fact(ledger.REVOKED_SERIAL.name, value)
+                for value in holdings.revoked(row.queue, MOST_SERIALS // len(devices))
+            ),
+            *(Fact(ledger.ENVELOPE.name, value) for value in _waiting(tables, row.queue, MOST_WAITING // len(devices))),
         ]
     return facts
+
+
+def _waiting(tables: Accounts, queue: QueueNumber, most: int) -> list[str]:
+    """The envelopes that wait, in words: all together, then by the serial of the address that they came to."""
+    count, size = tables.waiting(queue)
+    rows = tables.waiting_by_serial(queue, most + 1)
+    serials = [
+        f"{row.envelopes} of {row.size_bytes} bytes for serial {row.serial.hex()}, places {row.first} to {row.last},"
+        f" arrived {_hour(row.first_hour)} to {_hour(row.last_hour)}"
+        for row in rows[:most]
+    ]
+    more = ["and more for other serials"] if len(rows) > most else []
+    return ledger.told(f"{count} envelopes of {size} bytes wait", [*serials, *more], len(serials) + len(more))
+
+
+def _hour(hour: int) -> str:
+    """Such as 2026-01-31 17h (UTC)."""
+    return (EPOCH + timedelta(hours=hour)).strftime("%Y-%m-%d %Hh")
 
 
 def _month(month: int) -> str:

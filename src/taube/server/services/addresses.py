@@ -11,6 +11,7 @@ Source: docs/protocol/delivery.md, DEL-01 .. DEL-05.
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from taube.server.ledger import told
 from taube.server.ports import MailboxId, QueueNumber, Random, Revocations
 from taube.wire.errors import RATE_LIMITED, WireError
 from taube.wire.messages import MintedAddress, SealedAddress, Serial
@@ -60,6 +61,13 @@ def revoke(tables: Revocations, queue: QueueNumber, serial: bytes) -> None:
     if tables.revoked_count(queue) >= MAX_REVOKED + REVOKED_SLACK:
         raise WireError(RATE_LIMITED, retry_after_ms=60_000, detail="Too many revoked addresses: log in again.")
     tables.revoke(queue, serial)
+
+
+def knows(tables: Revocations, queue: QueueNumber, most: int) -> list[str]:
+    """What is held of a mailbox's revoked addresses, in words; at most *most* of them by their serials."""
+    serials = [serial.hex() for serial in tables.revoked_serials(queue, most)]
+    count = tables.revoked_count(queue)
+    return told(f"{count} revoked serials", serials, count)
 
 
 def needs_renewal(tables: Revocations, queue: QueueNumber) -> bool:

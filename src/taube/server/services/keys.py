@@ -9,7 +9,7 @@ Source: docs/protocol/identity.md, IDN-20 .. IDN-25.
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from taube.server.clock import day_of
+from taube.server.clock import DAY_MS, month_of
 from taube.server.ports import KeyPackages, QueueNumber
 from taube.wire.errors import NO_KEY_PACKAGE, STATEMENT_INVALID, TOO_MANY_KEY_PACKAGES, WireError
 
@@ -17,6 +17,9 @@ SUITES: Final = (0x0001, 0x004F)
 MAX_WAITING: Final = 100
 """One-time packages of one device and suite."""
 PACKAGE_DAYS: Final = 84
+"""How long a package can be used. It is forgotten when the month in which this ends begins: the day would tell on which
+day its device was last there, and nobody takes a package with less than 50 days left.
+"""
 
 
 class Stock(NamedTuple):
@@ -54,7 +57,7 @@ def publish(
     left = tables.packages_left(queue, suite) + len(packages)
     if left > MAX_WAITING:
         raise WireError(TOO_MANY_KEY_PACKAGES)
-    lapses = day_of(now_ms) + PACKAGE_DAYS
+    lapses = month_of(now_ms + PACKAGE_DAYS * DAY_MS)
     if packages:
         tables.add_packages(queue, suite, packages, lapses)
     if last_resort:
@@ -71,5 +74,14 @@ def claim(tables: KeyPackages, queue: QueueNumber, suite: int) -> bytes:
 
 
 def expire(tables: KeyPackages, now_ms: int) -> int:
-    """Forget packages whose day has come; how many."""
-    return tables.expire_packages(day_of(now_ms))
+    """Forget packages whose month has come; how many."""
+    return tables.expire_packages(month_of(now_ms))
+
+
+def knows(tables: KeyPackages, queue: QueueNumber) -> list[str]:
+    """What is held of a device's packages, in words."""
+    return [
+        f"{row.packages} {'last resort' if row.last_resort else 'one-time'} of suite {row.suite},"
+        f" forgotten in {row.month // 100}-{row.month % 100:02}"
+        for row in tables.packages(queue)
+    ] or ["none"]

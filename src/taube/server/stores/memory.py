@@ -4,7 +4,7 @@ A job runs on a deep copy that replaces the tables when it succeeds, which is sl
 through `later`, as a real engine's come from its thread: `loop.call_soon` on a server, `MemoryStore.run` in tests.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from typing import Any
@@ -17,10 +17,12 @@ from taube.server.ports import (
     MailboxId,
     MailboxRow,
     Outcome,
+    PackagesRow,
     QueueNumber,
     Stored,
     StoredEnvelope,
     Tables,
+    WaitingRow,
 )
 from taube.wire.errors import INTERNAL, STORAGE, WireError
 from taube.wire.messages import AccountId, DeviceId, GateName, Serial
@@ -35,7 +37,7 @@ class MemoryTables(Tables):
         self.next_queue = 1
         self.revocations: dict[int, set[bytes]] = {}
         self.invitations: dict[bytes, InvitationRow] = {}
-        self.packages: dict[tuple[int, int], list[tuple[bytes, int]]] = {}
+        self.one_time: dict[tuple[int, int], list[tuple[bytes, int]]] = {}
         self.resorts: dict[tuple[int, int], tuple[bytes, int]] = {}
         self.gates: dict[bytes, tuple[bytes, int]] = {}
         self.own: dict[str, bytes] = {}
@@ -84,12 +86,23 @@ class MemoryTables(Tables):
         self.device_rows.pop(queue, None)
         self.revocations.pop(queue, None)
         self.envelopes.pop(queue, None)
-        self.packages = {key: each for key, each in self.packages.items() if key[0] != queue}
+        self.one_time = {key: each for key, each in self.one_time.items() if key[0] != queue}
         self.resorts = {key: each for key, each in self.resorts.items() if key[0] != queue}
 
     def waiting(self, queue: QueueNumber) -> tuple[int, int]:
         rows = self.envelopes.get(queue, {}).values()
         return len(rows), sum(len(row.body) for row in rows)
+
+    def waiting_by_serial(self, queue: QueueNumber, most: int) -> list[WaitingRow]:
+        by_serial: dict[bytes, list[EnvelopeRow]] = {}
+        for row in self.envelopes.get(queue, {}).values():
+            by_serial.setdefault(row.serial, []).append(row)
+        told = []
+        for serial, rows in sorted(by_serial.items())[:most]:
+            size = sum(len(row.body) for row in rows)
+            places, hours = [row.sequence for row in rows], [row.hour for row in rows]
+            told.append(WaitingRow(serial, len(rows), size, min(places), max(places), min(hours), max(hours)))
+        return told
 
     # revocations
 
@@ -101,6 +114,9 @@ class MemoryTables(Tables):
 
     def revoked_count(self, queue: QueueNumber) -> int:
         return len(self.revocations.get(queue, set()))
+
+    def revoked_serials(self, queue: QueueNumber, most: int) -> list[bytes]:
+        return sorted(self.revocations.get(queue, set()))[:most]
 
     def renew_mailbox(self, queue: QueueNumber, mailbox: MailboxId) -> None:
         self.device_rows[queue] = self.device_rows[queue]._replace(mailbox=mailbox, remint=True)
@@ -134,34 +150,44 @@ class MemoryTables(Tables):
     # key packages
 
     def packages_left(self, queue: QueueNumber, suite: int) -> int:
-        return len(self.packages.get((queue, suite), []))
+        return len(self.one_time.get((queue, suite), []))
 
     def last_resorts(self, queue: QueueNumber) -> list[int]:
         return sorted(suite for owner, suite in self.resorts if owner == queue)
 
-    def add_packages(self, queue: QueueNumber, suite: int, packages: Sequence[bytes], day: int) -> None:
-        self.packages.setdefault((queue, suite), []).extend((package, day) for package in packages)
+    def add_packages(self, queue: QueueNumber, suite: int, packages: Sequence[bytes], month: int) -> None:
+        self.one_time.setdefault((queue, suite), []).extend((package, month) for package in packages)
 
     def clear_packages(self, queue: QueueNumber, suite: int) -> None:
-        self.packages.pop((queue, suite), None)
+        self.one_time.pop((queue, suite), None)
 
-    def set_last_resort(self, queue: QueueNumber, suite: int, package: bytes, day: int) -> None:
-        self.resorts[queue, suite] = (package, day)
+    def set_last_resort(self, queue: QueueNumber, suite: int, package: bytes, month: int) -> None:
+        self.resorts[queue, suite] = (package, month)
 
     def claim_package(self, queue: QueueNumber, suite: int) -> bytes | None:
-        waiting = self.packages.get((queue, suite))
+        waiting = self.one_time.get((queue, suite))
         if waiting:
             return waiting.pop(0)[0]
         resort = self.resorts.get((queue, suite))
         return resort[0] if resort else None
 
-    def expire_packages(self, before_day: int) -> int:
+    def packages(self, queue: QueueNumber) -> list[PackagesRow]:
+        held = Counter(
+            (suite, False, month)
+            for (owner, suite), waiting in self.one_time.items()
+            if owner == queue
+            for _, month in waiting
+        )
+        held.update((suite, True, month) for (owner, suite), (_, month) in self.resorts.items() if owner == queue)
+        return [PackagesRow(*row, count) for row, count in sorted(held.items())]
+
+    def expire_packages(self, month: int) -> int:
         gone = 0
-        for key, waiting in self.packages.items():
-            kept = [each for each in waiting if each[1] >= before_day]
+        for key, waiting in self.one_time.items():
+            kept = [each for each in waiting if each[1] > month]
             gone += len(waiting) - len(kept)
-            self.packages[key] = kept
-        lapsed = [key for key, (_, day) in self.resorts.items() if day < before_day]
+            self.one_time[key] = kept
+        lapsed = [key for key, (_, lapses) in self.resorts.items() if lapses <= month]
         for key in lapsed:
             del self.resorts[key]
         return gone + len(lapsed)

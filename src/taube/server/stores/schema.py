@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from taube.server import ledger
 from taube.server.ledger import Entry
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 APPLICATION_ID: Final = 0x7A0BE001
 """Written into the file's head, so that another program's database is not taken for ours."""
 
@@ -79,7 +79,7 @@ SCHEMA: Final = (
             Column("suite", "INTEGER NOT NULL", ledger.KEY_PACKAGE),
             Column("last_resort", "INTEGER NOT NULL", ledger.KEY_PACKAGE),
             Column("place", "INTEGER NOT NULL", ledger.KEY_PACKAGE),
-            Column("day", "INTEGER NOT NULL", ledger.KEY_PACKAGE),
+            Column("month", "INTEGER NOT NULL", ledger.KEY_PACKAGE),
             Column("package", "BLOB NOT NULL", ledger.KEY_PACKAGE),
         ),
         "PRIMARY KEY (queue, suite, last_resort, place)",
@@ -125,5 +125,10 @@ def create_sql() -> list[str]:
     return [*statements, *INDEXES]
 
 
-UPGRADES: Final[dict[int, tuple[str, ...]]] = {}
+UPGRADES: Final[dict[int, tuple[str, ...]]] = {
+    1: (  # the day a key package lapses told the day its device was last there
+        "ALTER TABLE key_package RENAME COLUMN day TO month",
+        "UPDATE key_package SET month = CAST(strftime('%Y%m', month * 86400, 'unixepoch') AS INTEGER)",
+    ),
+}
 """Schema version -> statements that lead to the next one."""

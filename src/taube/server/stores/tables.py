@@ -11,8 +11,10 @@ from taube.server.ports import (
     DeviceRow,
     InvitationRow,
     MailboxId,
+    PackagesRow,
     QueueNumber,
     Tables,
+    WaitingRow,
 )
 from taube.wire.messages import AccountId, DeviceId, GateName
 
@@ -112,6 +114,14 @@ class SqliteTables(Tables):
         )
         return count, size
 
+    def waiting_by_serial(self, queue: QueueNumber, most: int) -> list[WaitingRow]:
+        rows = self._execute(
+            "SELECT serial, count(*), sum(length(body)), min(key) & ?, max(key) & ?, min(hour), max(hour) FROM envelope"
+            " WHERE key BETWEEN ? AND ? GROUP BY serial ORDER BY serial LIMIT ?",
+            (LOW, LOW, queue << 32, queue << 32 | LOW, most),
+        )
+        return [WaitingRow(*row) for row in rows]
+
     # revocations
 
     def revoke(self, queue: QueueNumber, serial: bytes) -> None:
@@ -122,6 +132,10 @@ class SqliteTables(Tables):
 
     def revoked_count(self, queue: QueueNumber) -> int:
         return int(self._one("SELECT count(*) FROM revoked WHERE queue = ?", queue)[0])
+
+    def revoked_serials(self, queue: QueueNumber, most: int) -> list[bytes]:
+        rows = self._execute("SELECT serial FROM revoked WHERE queue = ? ORDER BY serial LIMIT ?", (queue, most))
+        return [row[0] for row in rows]
 
     def renew_mailbox(self, queue: QueueNumber, mailbox: MailboxId) -> None:
         self._execute("UPDATE device SET mailbox = ?, remint = 1 WHERE queue = ?", (mailbox, queue))
@@ -162,24 +176,24 @@ class SqliteTables(Tables):
         )
         return [row[0] for row in rows]
 
-    def add_packages(self, queue: QueueNumber, suite: int, packages: Sequence[bytes], day: int) -> None:
+    def add_packages(self, queue: QueueNumber, suite: int, packages: Sequence[bytes], month: int) -> None:
         (top,) = self._one(
             "SELECT coalesce(max(place), 0) FROM key_package WHERE queue = ? AND suite = ? AND last_resort = 0",
             queue,
             suite,
         )
-        values = [value for place, each in enumerate(packages, top + 1) for value in (queue, suite, place, day, each)]
+        values = [value for place, each in enumerate(packages, top + 1) for value in (queue, suite, place, month, each)]
         rows = ", ".join(["(?, ?, 0, ?, ?, ?)"] * len(packages))
         if packages:
             self._execute(
-                f"INSERT INTO key_package (queue, suite, last_resort, place, day, package) VALUES {rows}", values
+                f"INSERT INTO key_package (queue, suite, last_resort, place, month, package) VALUES {rows}", values
             )
 
     def clear_packages(self, queue: QueueNumber, suite: int) -> None:
         self._execute("DELETE FROM key_package WHERE queue = ? AND suite = ? AND last_resort = 0", (queue, suite))
 
-    def set_last_resort(self, queue: QueueNumber, suite: int, package: bytes, day: int) -> None:
-        self._execute("INSERT OR REPLACE INTO key_package VALUES (?, ?, 1, 0, ?, ?)", (queue, suite, day, package))
+    def set_last_resort(self, queue: QueueNumber, suite: int, package: bytes, month: int) -> None:
+        self._execute("INSERT OR REPLACE INTO key_package VALUES (?, ?, 1, 0, ?, ?)", (queue, suite, month, package))
 
     def claim_package(self, queue: QueueNumber, suite: int) -> bytes | None:
         row = self._one(
@@ -198,8 +212,16 @@ class SqliteTables(Tables):
             )
         return bytes(package)
 
-    def expire_packages(self, before_day: int) -> int:
-        self._execute("DELETE FROM key_package WHERE day < ?", (before_day,))
+    def packages(self, queue: QueueNumber) -> list[PackagesRow]:
+        rows = self._execute(
+            "SELECT suite, last_resort, month, count(*) FROM key_package WHERE queue = ?"
+            " GROUP BY suite, last_resort, month ORDER BY suite, last_resort, month",
+            (queue,),
+        )
+        return [PackagesRow(suite, bool(last_resort), month, count) for suite, last_resort, month, count in rows]
+
+    def expire_packages(self, month: int) -> int:
+        self._execute("DELETE FROM key_package WHERE month <= ?", (month,))
         return self._changes()
 
     # gates
