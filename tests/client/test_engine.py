@@ -309,6 +309,31 @@ def test_what_waited_when_the_home_was_copied_is_numbered_anew_and_nobody_misses
     run(story())
 
 
+@spec("DEV-05", "DEV-13")
+def test_what_one_device_missed_when_the_home_was_copied_goes_to_it_alone_and_without_a_number(world: World) -> None:
+    async def story() -> None:
+        alice, bob, _carol = await friends(world, "alice", "bob", "carol")
+        chat = bob.store.chat_named("alice")
+        assert chat is not None
+        await bob.account.chat("alice").send_text("missed")
+        (waiting,) = bob.store.outgoing()
+        with bob.store.write():
+            bob.store.forget_outgoing(waiting.n)
+            bob.engine.outbox.resend(chat.id, [chat.next_sequence], alice.vault.device)
+        bob.store.close()
+        shutil.copytree(bob.folder, world.folder / "copy")
+        copy = world.person("bob", "copy")
+        copy.engine.devices.start_anew()
+        (again,) = [row for row in copy.store.outgoing() if row.chat == chat.id]
+        assert again.only_device == alice.vault.device
+        world.people = [alice, copy]
+        await world.settle()
+        assert alice.texts("bob") == ["missed"]
+        assert alice.store.next_gap_ms() is None
+
+    run(story())
+
+
 @spec("DEV-44")
 def test_packages_made_for_asking_are_given_up_with_their_private_parts(world: World) -> None:
     async def story() -> None:

@@ -353,7 +353,7 @@ class Devices:
                 self._set_device(core.create_device(), self._store.meta_int("counter") + 1)
                 self._store.set_meta("list_due", 1)
                 self._store.restart_sequences()
-                renumber(self._store, now_ms)
+                renumber(self._store)
                 for group in self._store.groups():
                     self._store.forget_pending(group.id)
                     if group.standing in ("current", "rejoin"):

@@ -295,10 +295,10 @@ class Outbox:
         self._finish(row, row.kept)
 
 
-def renumber(store: Store, now_ms: int) -> None:
+def renumber(store: Store) -> None:
     """Give what waits to be protected the numbers of a new device; inside the caller's transaction.
 
-    All of the chat get it, also what was to be sent again to one device: to all others a number would be missing.
+    What is to be sent again to one device only gets none: to all others it would be missing.
     """
     for row in store.outgoing():
         if row.chat is None or row.message is None or row.content is None:
@@ -306,10 +306,11 @@ def renumber(store: Store, now_ms: int) -> None:
         what = content.decode(row.content)
         if isinstance(what, Unknown) or what.sequence == 0:
             continue
-        sequence = store.take_sequence(row.chat)
+        sequence = store.take_sequence(row.chat) if row.only_device is None else 0
         data = content.encode(structs.replace(what, sequence=sequence))
         store.set_content(row.n, data)
-        store.archive(row.chat, sequence, row.message, data, now_ms)
+        if sequence:
+            store.archive(row.chat, sequence, row.message, data, what.sent_at_ms)
 
 
 async def _send(link: Link, row: Outgoing) -> bytes:

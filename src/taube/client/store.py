@@ -728,8 +728,8 @@ class Store:
         self._run("UPDATE outbox SET due_ms = ? WHERE chat = ? AND content IS NOT NULL", now_ms, chat)
 
     def set_content(self, n: int, content: bytes) -> None:
-        """Other bytes for a content that waits, for all devices of the chat."""
-        self._run("UPDATE outbox SET content = ?, only_device = NULL WHERE n = ?", content, n)
+        """Other bytes for a content that waits."""
+        self._run("UPDATE outbox SET content = ? WHERE n = ?", content, n)
 
     def set_protected(self, n: int, body: bytes, targets: Sequence[bytes]) -> None:
         self._run("UPDATE outbox SET content = NULL, body = ?, targets = ? WHERE n = ?", body, pack_targets(targets), n)
