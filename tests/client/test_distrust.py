@@ -11,6 +11,7 @@ from taube.client.contacts import ContactLink, clean_name, contact_link, parse_c
 from taube.client.devices import encode_base64, parse_invitation
 from taube.client.e2e import DeviceKeys
 from taube.client.errors import Refused, TryLater, WrongInput
+from taube.client.store import KEEP_JOURNAL, TRIM_JOURNAL_EVERY
 from taube.client.transport import BackOff, refusal
 from taube.wire.errors import RATE_LIMITED, WireError
 from taube.wire.messages import ClaimKeyPackage, Failed, Send, Sent
@@ -277,3 +278,30 @@ def test_clock_that_was_a_year_ahead_once_hides_no_absence(world: World, is_back
         assert bob.group("alice").standing == "rejoin"
 
     run(story())
+
+
+# ---------------------------------------------------------------- a journal that does not grow
+
+
+def test_any_number_of_typing_events_is_one_line_of_the_journal(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")
+        before = len(bob.store.journal_after(0))
+        for n in range(9):
+            await alice.account.chat("bob").typing(n % 2 == 0)
+        await bob.step()
+        lines = bob.store.journal_after(0)
+        assert len(lines) == before + 1
+        assert (lines[-1].kind, lines[-1].text) == ("typing", "1")
+
+    run(story())
+
+
+def test_journal_keeps_its_newest_lines_without_waiting_for_housekeeping(world: World) -> None:
+    store = world.person("alice").store
+    with store.write():
+        for n in range(KEEP_JOURNAL + 3 * TRIM_JOURNAL_EVERY):
+            store.note("chat", b"c" * 16, text=str(n))
+    assert store.journal_after(0)[0].n > TRIM_JOURNAL_EVERY
+    newest = store.journal_after(store.journal_end() - 1)
+    assert [line.text for line in newest] == [str(KEEP_JOURNAL + 3 * TRIM_JOURNAL_EVERY - 1)]

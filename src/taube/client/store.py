@@ -28,6 +28,7 @@ KEEP_SENT_MS: Final = 30 * DAY_MS
 KEEP_DECIDED_MS: Final = 45 * DAY_MS
 KEEP_ASIDE_MS: Final = 30 * DAY_MS
 KEEP_JOURNAL: Final = 5_000
+TRIM_JOURNAL_EVERY: Final = 500
 MAX_ASIDE_PER_SERIAL: Final = 64
 MAX_TOLD: Final = 32
 
@@ -844,7 +845,11 @@ class Store:
 
     def note(self, kind: str, chat: bytes, about: bytes = b"", text: str = "") -> None:
         """Write a line of the journal: what the applications are told after the commit."""
+        if kind == "typing":  # only how it is now matters, and anyone may send any number
+            self._run("DELETE FROM journal WHERE kind = ? AND chat = ? AND about = ?", kind, chat, about)
         self._run("INSERT INTO journal (kind, chat, about, text) VALUES (?, ?, ?, ?)", kind, chat, about, text)
+        if self._db.last_insert_rowid() % TRIM_JOURNAL_EVERY == 0:
+            self._trim_journal()
 
     def journal_end(self) -> int:
         return int(self._value("SELECT coalesce(max(n), 0) FROM journal"))
@@ -860,7 +865,13 @@ class Store:
         self._run("DELETE FROM decided WHERE at_ms < ?", now_ms - KEEP_DECIDED_MS)
         self._run("DELETE FROM aside WHERE at_ms < ?", now_ms - KEEP_ASIDE_MS)
         self._run("DELETE FROM grants WHERE at_ms < ?", now_ms - 2 * DAY_MS)
-        self._run("DELETE FROM journal WHERE n <= (SELECT max(n) FROM journal) - ?", KEEP_JOURNAL)
+        self._trim_journal()
+
+    def _trim_journal(self) -> None:
+        """Keep the newest lines: who has not read the older ones by now does not listen."""
+        self._run(
+            "DELETE FROM journal WHERE n <= (SELECT n FROM journal ORDER BY n DESC LIMIT 1 OFFSET ?)", KEEP_JOURNAL
+        )
 
     # ---------------------------------------------------------------- plumbing
 
