@@ -64,8 +64,8 @@ FIGURES = (
         lambda v: f"One core lets {1000 / v:,.0f} phones a second in, such as after a restart.",
     ),
     Figure(
-        "storm_s", "kill -9 with 4,000 clients: until the last is back", "storm", "value", "s", 20, None,
-        lambda v: f"After a crash everybody is back within {v:.0f} s, the start of the server included.",
+        "storm_s", "kill -9 with {clients:,} clients: until the last is back", "storm", "value", "s", 20, None,
+        lambda v: f"After a crash everybody is back within {v:.1f} s, the start of the server included.",
     ),
     Figure(
         "disk_bytes", "bytes on disk for a stored message beyond its body", "offline", "disk_bytes", "bytes", 150, 60,

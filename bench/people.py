@@ -57,7 +57,7 @@ async def register(served: Served, devices: int, addressed: int) -> list[Device]
             answer = await line.call(lambda n, g=genesis, d=listed: m.Register(n, code, g, d))
             if isinstance(answer, m.Done):
                 break
-            if not answer.retry_after_ms:
+            if not 0 < answer.retry_after_ms < 60_000:
                 raise RuntimeError(f"registration was refused: {answer}")
             await asyncio.sleep(answer.retry_after_ms / 1000)
         made += mine

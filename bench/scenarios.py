@@ -266,7 +266,7 @@ async def shapes(place: Place) -> dict[str, float]:
 
 async def offline(place: Place, *, senders: int = 64, window: int = 16) -> dict[str, Any]:
     """Store for devices that are away; stop and start the server; let the devices fetch and acknowledge all of it."""
-    each = 100 if place.quick else 600
+    each = 300 if place.quick else 600
     count = senders * each
     served = place.served()
     with served:
