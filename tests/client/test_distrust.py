@@ -1,6 +1,8 @@
 """What a server that cheats, a stranger with a chosen name, or a broken link cannot bring about."""
 
 import asyncio
+import os
+import shutil
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from taube.client.contacts import ContactLink, clean_name, contact_link, parse_c
 from taube.client.devices import encode_base64, parse_invitation
 from taube.client.e2e import DeviceKeys
 from taube.client.errors import Refused, TryLater, WrongInput
+from taube.client.home import _birth_ns
 from taube.client.store import KEEP_JOURNAL, TRIM_JOURNAL_EVERY
 from taube.client.transport import BackOff, refusal
 from taube.wire.errors import RATE_LIMITED, WireError
@@ -305,3 +308,56 @@ def test_journal_keeps_its_newest_lines_without_waiting_for_housekeeping(world: 
     assert store.journal_after(0)[0].n > TRIM_JOURNAL_EVERY
     newest = store.journal_after(store.journal_end() - 1)
     assert [line.text for line in newest] == [str(KEEP_JOURNAL + 3 * TRIM_JOURNAL_EVERY - 1)]
+
+
+# ---------------------------------------------------------------- what is a copy of a home, and what is not
+
+knows_births = pytest.mark.skipif(not _birth_ns(Path(__file__)), reason="this file system knows no births")
+
+
+@knows_births
+@spec("DEV-05")
+def test_home_whose_permissions_were_changed_is_no_copy(world: World) -> None:
+    async def story() -> None:
+        bob = await world.person("bob").join()
+        for path in (*bob.folder.iterdir(), bob.folder):
+            path.chmod(path.stat().st_mode & 0o700)
+        assert not bob.engine.devices.is_copy()
+        bob.engine.devices.renew_stamp()
+        assert not bob.engine.devices.is_copy()
+
+    run(story())
+
+
+@knows_births
+@spec("DEV-05")
+def test_backup_written_over_the_same_files_with_their_times_is_a_copy(world: World) -> None:
+    async def story() -> None:
+        bob = await world.person("bob").join()
+        bob.store.close()
+        shutil.copytree(bob.folder, world.folder / "backup")
+        bob._start()
+        bob.engine.devices.renew_stamp()
+        bob.store.close()
+        shutil.copytree(world.folder / "backup", bob.folder, dirs_exist_ok=True)
+        bob._start()
+        assert bob.engine.devices.is_copy()
+
+    run(story())
+
+
+@knows_births
+@spec("DEV-05")
+def test_process_that_dies_between_two_stamps_leaves_a_home_that_is_no_copy(world: World) -> None:
+    async def story() -> None:
+        bob = await world.person("bob").join()
+        home, store = bob.store.home, bob.store
+        assert home.write_next_stamp(os.urandom)  # died before the database knew
+        assert not bob.engine.devices.is_copy()
+        with store.write():
+            store.set_meta("stamp", home.write_next_stamp(os.urandom))
+        assert store.meta("stamp") != home.stamp()  # died before the file was in its place
+        assert not bob.engine.devices.is_copy()
+        assert store.meta("stamp") == home.stamp()
+
+    run(story())

@@ -232,6 +232,7 @@ class Account:
             raise NoAccount(f"The account in {folder.folder} was never finished: repeat “taube join”.")
         account = cls._on(store, live=live)
         account.is_new_device = account._engine.devices.start_anew()
+        account._engine.devices.renew_stamp()
         return account
 
     @classmethod

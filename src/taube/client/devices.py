@@ -326,12 +326,31 @@ class Devices:
 
     def is_copy(self) -> bool:
         """Whether this home was copied or restored since it was last opened as itself."""
-        return self._store.meta("stamp") != self._store.home.stamp()
+        home, stamp = self._store.home, self._store.meta("stamp")
+        if stamp == home.stamp():
+            return False
+        if stamp == home.next_stamp():
+            home.take_next_stamp()  # a process ended, or is, between telling the database and this
+        return stamp != home.stamp()
 
     def set_stamp(self) -> None:
         """This folder is the home from now on; inside a transaction."""
         self._store.home.write_stamp_file(self._vault.random)
         self._store.set_meta("stamp", self._store.home.stamp())
+
+    def renew_stamp(self) -> None:
+        """From now on a copy that was made before does not fit, even if it is written over these very files."""
+        home = self._store.home
+        lock = home.try_lock("stamp")
+        if lock is None:
+            return
+        with lock:
+            with self._store.write():
+                stamp = home.write_next_stamp(self._vault.random)
+                if stamp is None:
+                    return
+                self._store.set_meta("stamp", stamp)
+            home.take_next_stamp()
 
     def start_anew(self) -> bool:
         """If this home is a copy: never touch its MLS state again, become a new device. Whether it was one.

@@ -1,8 +1,10 @@
 """The home folder: its files and their permissions, the key of the database, locks between processes, and the stamp.
 
 The stamp tells a home that was copied or restored from the one it was copied from. It names what a copy cannot take
-along: the inode of the database, and inode, birth and last change of a file that is written once and never again. The
-database holds the stamp, so a copy finds that it does not fit. A home that was moved within its file system keeps it.
+along: the inode of the database, and inode, birth and time of a file that is written once and never again. The database
+holds the stamp, so a copy finds that it does not fit. A home that was moved within its file system keeps it, and one whose
+permissions were changed. Each opening takes a new stamp file, in another inode: a backup that is written over the same
+files, its times included, brings the stamp of an earlier one. (Where births are not known, the last change has to do.)
 (What no program can see from inside, a snapshot of the whole machine, is not told apart.)
 
 This file does not know what is in the database. Source: docs/protocol/device.md, "State".
@@ -32,6 +34,7 @@ class Home:
         self.database = self.folder / "taube.db"
         self.key_file = self.folder / "key"
         self.stamp_file = self.folder / "stamp"
+        self.next_stamp_file = self.folder / "stamp.next"
 
     def exists(self) -> bool:
         """Whether a database is there."""
@@ -74,14 +77,34 @@ class Home:
         self.stamp_file.unlink(missing_ok=True)
         self._write_once(self.stamp_file, random(16))
 
+    def write_next_stamp(self, random: Callable[[int], bytes]) -> bytes | None:
+        """The stamp that the home will have after `take_next_stamp`; None where the birth of a file is not known."""
+        if not _birth_ns(self.stamp_file):
+            return None
+        self.next_stamp_file.unlink(missing_ok=True)
+        self._write_once(self.next_stamp_file, random(16))
+        return self.next_stamp()
+
+    def take_next_stamp(self) -> None:
+        """Put it in the place of the stamp that was, once the database has been told. Idempotent."""
+        with contextlib.suppress(FileNotFoundError):
+            self.next_stamp_file.replace(self.stamp_file)
+
     def stamp(self) -> bytes:
         """What a copy cannot take along; empty when the stamp file is missing."""
+        return self._stamp_of(self.stamp_file)
+
+    def next_stamp(self) -> bytes:
+        """The stamp that a process may have left half taken; empty when there is none."""
+        return self._stamp_of(self.next_stamp_file)
+
+    def _stamp_of(self, path: Path) -> bytes:
         try:
-            content = self.stamp_file.read_bytes()
-            mark, database = self.stamp_file.stat(), self.database.stat()
+            content = path.read_bytes()
+            mark, database = path.stat(), self.database.stat()
         except FileNotFoundError:
             return b""
-        parts = (database.st_ino, mark.st_ino, mark.st_ctime_ns, _birth_ns(self.stamp_file), _machine())
+        parts = (database.st_ino, mark.st_ino, mark.st_mtime_ns, _birth_ns(path) or mark.st_ctime_ns, _machine())
         return content + "/".join(str(part) for part in parts).encode()
 
     def try_lock(self, name: str) -> "Lock | None":
@@ -99,7 +122,7 @@ class Home:
     def erase(self) -> None:
         """Delete everything of the home: the key first, without which the rest is noise."""
         self.key_file.unlink(missing_ok=True)
-        for path in (self.database, *self.folder.glob("taube.db-*"), self.stamp_file, *self.folder.glob("*.lock")):
+        for path in (self.database, *(p for mark in ("taube.db-*", "stamp*", "*.lock") for p in self.folder.glob(mark))):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
