@@ -2,9 +2,9 @@
 
 The listener accepts connections itself, so that a source with too many of them is refused before a TLS handshake is
 paid for. `FirstBytes` reads one HTTP request head, within a deadline and a bound: `GET /v1/socket` is handed to picows'
-WSProtocol, all else to uvicorn's HTTP protocol, over the same transport and one request per connection.
-Neither picows' WSProtocol nor aiofastnet's transports are public API: `upgrade` and `make_transport` are their only
-callers, and both versions are pinned exactly.
+WSProtocol (`websocket.upgrade`), all else to uvicorn's HTTP protocol, over the same transport and one request per
+connection. aiofastnet's transports are not public API: `make_transport` is their only caller, and the version is pinned
+exactly.
 
 Network addresses stay in this file: they are counted in memory and passed on only as an opaque source for limits.
 It knows no command, no session and no service. Source: docs/protocol/connection.md, "Transport".
@@ -25,20 +25,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-import picows
 from aiofastnet.selector_transport import SelectorSocketTransport  # type: ignore[import-not-found]
 from aiofastnet.ssl_transport import SSLTransport_Socket  # type: ignore[import-not-found]
-from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]
 from uvicorn.config import Config as UvicornConfig
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from taube.server.gateway.connection import Channel, Connection
-from taube.wire.messages import MAX_FRAME_BYTES
+from taube.server.gateway.websocket import WebSocket, upgrade
 
-for _name, _version in (("picows", "2.3.1"), ("aiofastnet", "1.2.0")):
-    if importlib.metadata.version(_name) != _version:
-        raise ImportError(f"taube needs {_name} {_version} exactly, because it uses a part of it that is not public")
+if importlib.metadata.version("aiofastnet") != "1.2.0":
+    raise ImportError("taube needs aiofastnet 1.2.0 exactly, because it uses a part of it that is not public")
 
 SOCKET_PATH: Final = b"/v1/socket"
 
@@ -138,210 +135,6 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_SINGLE_ECDH_USE
     context.load_cert_chain(certificate, key)
     return context
-
-
-# ---------------------------------------------------------------- the one wrapper around picows
-
-
-class _Silence:
-    """Stands where picows wants a logger: it would log network addresses, and keep a logger per connection."""
-
-    name = "silence"
-
-    def isEnabledFor(self, level: int) -> bool:
-        return False
-
-    def _nothing(self, *args: object, **kwargs: object) -> None: ...
-
-    debug = info = warning = error = exception = log = _nothing
-
-
-_SILENCE = _Silence()
-_TEXT, _BINARY = picows.WSMsgType.TEXT, picows.WSMsgType.BINARY
-_PING, _PONG, _CLOSE = picows.WSMsgType.PING, picows.WSMsgType.PONG, picows.WSMsgType.CLOSE
-_CONTINUATION = picows.WSMsgType.CONTINUATION
-_SHORT_HEADERS: Final = [bytes((0x82, size)) for size in range(126)]
-_WS_MAX_BYTES: Final = 2 * MAX_FRAME_BYTES
-"""Larger frames picows itself ends with close code 1009; between ours and this one they get a numbered error."""
-
-
-class WebSocket(picows.WSListener):
-    """One upgraded connection: the Channel of a Connection, writes joined by whoever calls `write`."""
-
-    __slots__ = ("_connection", "_handed", "_loop", "_partial", "_release", "_transport", "_write")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, release: Callable[[], None]) -> None:
-        self._loop = loop
-        self._release = release
-        self._transport: Any = None
-        self._write: Callable[[bytes], None] | None = None
-        self._handed = 0
-        self._partial: bytearray | None = None
-        self._connection: Connection
-
-    @property
-    def was_open(self) -> bool:
-        """Whether the upgrade went through."""
-        return self._transport is not None
-
-    def serve(self, connection: Connection) -> None:
-        self._connection = connection
-
-    # from picows
-
-    def on_ws_connected(self, transport: picows.WSTransport) -> None:
-        self._transport = transport.underlying_transport
-        self._write = self._transport.write
-        self._connection.opened()
-
-    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        if transport.is_close_frame_sent:  # picows has ended the connection and parses on
-            return
-        if frame.msg_type == _BINARY and frame.fin and self._partial is None:
-            self._connection.received(frame.get_payload_as_memoryview())
-        else:
-            self._rare_frame(frame)
-
-    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
-        self._write = None
-        self._release()
-        self._connection.lost()
-
-    def pause_writing(self) -> None:
-        self._connection.writing_paused()
-
-    def resume_writing(self) -> None:
-        self._connection.writing_resumed()
-
-    def _rare_frame(self, frame: picows.WSFrame) -> None:
-        kind = frame.msg_type
-        if kind in (_BINARY, _CONTINUATION):
-            self._fragment(frame)
-        elif kind == _PING:
-            self._connection.pinged(frame.get_payload_as_bytes())
-        elif kind == _PONG:
-            self._connection.ponged()
-        elif kind == _CLOSE:
-            self.close(1000)
-        else:
-            self._connection.received_text()
-
-    def _fragment(self, frame: picows.WSFrame) -> None:
-        starts = frame.msg_type == _BINARY
-        if starts == (self._partial is not None):
-            self.close(1002)
-            return
-        if self._partial is None:
-            self._partial = bytearray()
-        self._partial += frame.get_payload_as_memoryview()
-        if len(self._partial) > _WS_MAX_BYTES:
-            self.close(1009)
-        elif frame.fin:
-            whole, self._partial = self._partial, None
-            self._connection.received(memoryview(whole))
-
-    # for the Connection
-
-    def write(self, payloads: list[bytes]) -> int:
-        """Send each payload as one binary frame, all in one write; the bytes that now wait for a slow reader."""
-        if self._write is None:
-            return 0
-        parts: list[bytes] = []
-        for payload in payloads:
-            size = len(payload)
-            if size < 126:
-                parts.append(_SHORT_HEADERS[size])
-            elif size < 65536:
-                parts.append(b"\x82\x7e" + size.to_bytes(2, "big"))
-            else:
-                parts.append(b"\x82\x7f" + size.to_bytes(8, "big"))
-            parts.append(payload)
-        joined = b"".join(parts)
-        self._handed += len(joined)
-        self._write(joined)
-        return int(self._transport.get_write_buffer_size())
-
-    def waiting(self) -> int:
-        return int(self._transport.get_write_buffer_size()) if self._write is not None else 0
-
-    def taken(self) -> int:
-        return self._handed - self.waiting()
-
-    def ping(self) -> None:
-        if self._write is not None:
-            self._write(b"\x89\x00")
-
-    def pong(self, payload: bytes) -> None:
-        if self._write is not None:
-            self._write(bytes((0x8A, len(payload))) + payload)
-
-    def close(self, code: int) -> None:
-        """Say why, flush what is written, and close; a peer that does not read is cut off by the shutdown timeout."""
-        if self._write is not None:
-            self._write(b"\x88\x02" + code.to_bytes(2, "big"))
-            self._write = None
-            self._transport.close()
-
-    def abort(self) -> None:
-        """Close at once and forget what was not sent."""
-        self._write = None
-        if self._transport is not None:
-            self._transport.abort()
-
-    def pause_reading(self) -> None:
-        if self._write is not None:
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Read on, first what was already decrypted: aiofastnet 1.2.0 forgets it if the socket has nothing new."""
-        if self._write is not None:
-            self._transport.resume_reading()
-            retry = getattr(self._transport, "_retry_ssl_read", None)
-            if retry is not None:
-                self._loop.call_soon(retry)
-
-
-def upgrade(
-    transport: asyncio.Transport, listener: WebSocket, key: bytes, early: bytes, frame_buffer_bytes: int
-) -> None:
-    """Let picows take over *transport*, as if it had read the request itself.
-
-    It gets a request of ours, which holds nothing that the client sent but the key: browsers differ in headers that
-    picows is strict about. It keeps request and answer as long as the connection lives; their headers are dropped here.
-    """
-    request = (
-        b"GET /v1/socket HTTP/1.1\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n"
-    )
-    protocol = WSProtocol(
-        None,  # host and port
-        None,  # path
-        False,  # is client
-        lambda _request: listener,
-        _SILENCE,
-        True,  # disconnect on exception
-        None,  # handshake timeout: the handshake is already here
-        False,  # automatic ping
-        10,
-        10,
-        WSAutoPingStrategy.PING_WHEN_IDLE,
-        False,  # automatic pong
-        _WS_MAX_BYTES,
-        None,  # extra headers
-        frame_buffer_bytes,
-    )
-    transport.set_protocol(protocol)
-    protocol.connection_made(transport)
-    waiting = memoryview(request + early)
-    while waiting and not transport.is_closing():
-        space = protocol.get_buffer(-1)
-        size = min(len(space), len(waiting))
-        space[:size] = waiting[:size]
-        waiting = waiting[size:]
-        protocol.buffer_updated(size)
-    for kept in (protocol.transport.request, protocol.transport.response):
-        if kept is not None:
-            kept.headers = None
 
 
 # ---------------------------------------------------------------- the first bytes
