@@ -141,8 +141,8 @@ def readme(result: dict[str, Any]) -> str:
         "Checked in every run: answers other than *kept*: "
         f"{check['refused']:.0f}; messages missing: {check['missing']:.0f}; of {check['kept']:,.0f} kept under kill -9,"
         f" lost: {check['lost']:.0f}; clients turned away without being told when to return: {check['hintless']:.0f};"
-        f" shown again after they were acknowledged: {check['after_acknowledgement']:.0f}. The load generator was at most"
-        f" {check['generator_busy_highest'] * 100:.0f} % busy, so that it was not what limited the server.",
+        f" shown again after they were acknowledged: {check['after_acknowledgement']:.0f}. The load generator was at"
+        f" most {check['generator_busy_highest'] * 100:.0f} % busy, so that it was not what limited the server.",
         "",
         "## What it means if you run a server",
         "",
