@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from taube.client.errors import DeviceReplaced, TryLater
+from taube.client.outbox import BATCH
 from taube.client.transport import ConnectionLost
 from taube.wire.errors import ACCOUNT_UNKNOWN, RATE_LIMITED
 from taube.wire.messages import (
@@ -19,6 +20,7 @@ from taube.wire.messages import (
     FetchCertificate,
     LoggedIn,
     PublishKeyPackages,
+    Send,
 )
 from tests.client.fake_server import DAY_MS, Client, World, friends
 from tests.client.test_rejoin import away
@@ -49,6 +51,29 @@ def test_after_a_reconnect_nothing_is_protected_or_claimed_before_the_mailbox_wa
         assert world.log[before:] == []
         await world.settle()
         assert bob.texts("alice") == ["waits"]
+
+    run(story())
+
+
+@spec("DEV-10")
+def test_what_is_being_sent_when_the_connection_is_renewed_stops_after_what_is_protected(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")
+        alice.engine._lock = alice.store.home.try_lock("device")
+        for n in range(BATCH + 3):
+            await alice.account.chat("bob").send_text(str(n))
+
+        def fault(command: Any) -> None:
+            if isinstance(command, Send):
+                alice.engine.caught_up = False  # as `connect` does, meanwhile
+
+        world.fault = fault
+        await alice.engine.send()
+        assert [row.body for row in alice.store.outgoing()] == [None] * 3
+        world.fault = lambda command: None
+        alice.link = None
+        await world.settle()
+        assert bob.texts("alice") == [str(n) for n in range(BATCH + 3)]
 
     run(story())
 

@@ -141,14 +141,14 @@ class Outbox:
 
     # ---------------------------------------------------------------- send
 
-    async def drain(self) -> None:
-        """Protect and send everything that is due, if no other process is at it. Raises TransportError, WireError:
-        then what was not answered stays queued, to be sent with the same bytes."""
+    async def drain(self, may_protect: Callable[[], bool] = lambda: True) -> None:
+        """Protect and send everything that is due while *may_protect*, if no other process is at it. Raises
+        TransportError, WireError: then what was not answered stays queued, to be sent with the same bytes."""
         lock = self._store.home.try_lock("outbox")
         if lock is None:
             return
         try:
-            while rows := self._protect():
+            while may_protect() and (rows := self._protect()):
                 link = await self._network.anonymous("send")
                 answers = await asyncio.gather(*(_send(link, row) for row in rows), return_exceptions=True)
                 self._settle(rows, answers)

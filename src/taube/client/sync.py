@@ -161,7 +161,7 @@ class Engine:
         gap_ms = self.store.next_gap_ms()
         if gap_ms is not None and gap_ms <= self.vault.now_ms():
             self.outbox.queue_resend_requests(ASK_AGAIN_MS)
-        await self.outbox.drain()
+        await self.outbox.drain(lambda: not self._must_read_first())
 
     def _must_read_first(self) -> bool:
         """Whether the mailbox is ours and has more to say before anything is protected or claimed."""
