@@ -383,12 +383,14 @@ def test_last_resort_package_leads_to_a_chat_with_an_address_of_its_own(world: W
         await world.settle()
         assert bob.texts("alice") == ["from alice"]
         assert bob.texts("carol") == ["from carol"]
+        for name in ("alice", "carol"):
+            await bob.account.chat(name).accept()
+        await world.settle()
         used = []
         for one in (alice, carol):
             info = one.info(one.group("bob").id)
             used += [member.address for member in info.members if member.account_id == bob.vault.account]
         assert len(set(used)) == 2
-        await bob.account.chat("alice").accept()
         await bob.account.chat("carol").block()
         await world.settle()
         await write(world, alice, bob, "still open")

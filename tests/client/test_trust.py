@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from taube.client.contacts import parse_contact_link
-from taube.client.e2e import KIND_GROUP, KIND_PAIR, Applied, GroupContext, Joined
+from taube.client.content import ResendRequest, Text, encode
+from taube.client.e2e import KIND_GROUP, KIND_PAIR, SUITE_HYBRID, Applied, GroupContext, Joined
+from taube.client.events import MessageReceived
+from taube.wire.messages import ClaimGate, Send
 from tests.client.fake_server import DAY_MS, Client, World, friends, three
 from tests.spec import spec
 
@@ -203,5 +206,122 @@ def test_welcome_back_into_a_group_of_another_making_is_refused(world: World) ->
                     assert bob.engine.rejoin.returned(from_admin, known, before)
                 else:
                     assert bob.engine.rejoin.returned(good, known, before)
+
+    run(story())
+
+
+# ---------------------------------------------------------------- requests and blocked chats on a last resort
+
+
+async def meet_by_last_resort(world: World) -> list[Client]:
+    """Alice has added Bob by his last resort."""
+    bob = await world.person("bob").join()
+    alice = await world.person("alice").join()
+    world.devices[bob.vault.device].packages[SUITE_HYBRID].clear()
+    await alice.account.add(bob.contact_link)
+    await alice.account.chat("bob").send_text("hello")
+    await world.settle()
+    return [alice, bob]
+
+
+@spec("DEV-42")
+def test_request_by_a_last_resort_is_not_answered_by_a_commit_until_it_is_accepted(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await meet_by_last_resort(world)
+        assert [(chat.name, chat.state) for chat in bob.account.chats()] == [("alice", "request")]
+        before = alice.info(alice.group("bob").id)
+        used = {member.address for member in before.members}
+        assert not any(isinstance(command, ClaimGate) for command in world.log)
+        assert before.epoch == 1
+        await bob.account.chat("alice").accept()
+        await world.settle()
+        info = alice.info(alice.group("bob").id)
+        assert info.epoch == 2
+        assert len(used & {member.address for member in info.members}) == 1
+        await alice.account.chat("bob").send_text("still open")
+        await world.settle()
+        assert bob.texts("alice") == ["hello", "still open"]
+
+    run(story())
+
+
+@spec("DEV-42")
+def test_what_a_blocked_peer_sends_to_a_last_resort_is_dropped(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await meet_by_last_resort(world)
+        await bob.account.chat("alice").block()
+        await world.settle()
+        sends = sum(isinstance(command, Send) for command in world.log)
+        await alice.account.chat("bob").send_text("are you there?")
+        with alice.store.write():
+            alice.store.add_chore("update", alice.group("bob").id, b"", world.now_ms)
+        await alice.account.chat("bob").send_text("in the next epoch")
+        world.now_ms += 3_600_000
+        await world.settle()
+        assert bob.texts("alice") == ["hello"]
+        assert bob.account.chat("alice").state == "blocked"
+        assert bob.notices() == []
+        assert alice.states("bob") == ["kept"] * 3
+        with alice.vault.work():
+            alice.engine.rejoin.lost(alice.group("bob").id, "a test")
+        await world.settle()
+        assert bob.store.count_chores("grant") == 0
+        assert sum(isinstance(command, Send) for command in world.log) > sends
+        assert bob.store.outbox_size() == 0
+
+    run(story())
+
+
+# ---------------------------------------------------------------- members of a group
+
+
+@spec("CNT-02")
+def test_member_that_uses_the_id_of_another_suppresses_nothing(world: World) -> None:
+    async def story() -> None:
+        alice, bob, carol = await three(world)
+        row, hers = alice.store.chat_named("group"), carol.store.chat_named("group")
+        assert row is not None and hers is not None
+        stolen = alice.engine.outbox.queue(row, lambda message, n, at_ms: Text(message, n, at_ms, "of alice"))
+        carol.engine.outbox.queue(hers, lambda _, n, at_ms: Text(stolen, n, at_ms, "of carol"))
+        end = bob.store.journal_end()
+        await world.settle(carol, bob)
+        await world.settle()
+        assert bob.texts("group") == ["of carol", "of alice"]
+        events = [bob.account._describe(entry) for entry in bob.store.journal_after(end)]
+        said = [(event.message.sender, event.message.text) for event in events if isinstance(event, MessageReceived)]
+        assert said == [("carol", "of carol"), ("alice", "of alice")]
+
+    run(story())
+
+
+@spec("CNT-15", "DEV-13")
+def test_new_member_is_not_sent_again_what_was_written_before_it_came(world: World) -> None:
+    async def story() -> None:
+        alice, bob, _ = await three(world)
+        dave = await world.person("dave").join()
+        await alice.account.chat("group").send_text("before")
+        await world.settle()
+        world.now_ms += 1_000
+        claimed = await alice.engine.contacts.claim(parse_contact_link(dave.contact_link).address)
+        group_id = alice.group("group").id
+        assert await alice.engine.gates.change(group_id, lambda core, info: {"adds": [claimed.key_package]})
+        await world.settle()
+        world.now_ms += 1_000
+        await alice.account.chat("group").send_text("after")
+        await world.settle()
+        await dave.account.chats()[0].accept()
+        await world.settle()
+        name = dave.account.chats()[0].name
+        assert dave.texts(name) == ["after"]
+        for one, chat in ((dave, name), (bob, "group")):
+            with one.store.write():
+                one.store._run("DELETE FROM messages")
+            row = one.store.chat_named(chat)
+            assert row is not None
+            request = encode(ResendRequest(bytes(16), 0, 1, list(range(1, 10))))
+            one.store.queue_content(row.id, None, request, world.now_ms, alice.vault.device)
+        await world.settle()
+        assert dave.texts(name) == ["after"]
+        assert bob.texts("group") == ["before", "after"]
 
     run(story())

@@ -399,7 +399,7 @@ class Account:
         chat, number = bytes.fromhex(message.chat), bytes.fromhex(message.id)
 
         def settled() -> bool:
-            row = self._store.message(chat, number)
+            row = self._store.message(chat, number, self._vault.account)
             return row is None or row.state != "queued"
 
         await self._until(settled, timeout_s, give_up=True)
@@ -505,7 +505,7 @@ class Account:
         return row
 
     def _message(self, chat: bytes, message: bytes) -> Message:
-        row = self._store.message(chat, message)
+        row = self._store.message(chat, message, self._vault.account)
         if row is None:
             raise NoAccount("That message is not there any more.")
         return self._snapshot(row)
@@ -533,7 +533,7 @@ class Account:
         if chat is None:
             return None
         if entry.kind in ("message", "changed"):
-            row = self._store.message(entry.chat, entry.about)
+            row = self._store.message(entry.chat, entry.about[:16], entry.about[16:] or self._vault.account)
             if row is None:
                 return None
             message = self._snapshot(row)

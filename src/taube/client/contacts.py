@@ -279,8 +279,22 @@ class Contacts:
                 if message.sender != self._vault.account and message.kind == "text":
                     status = content.DELIVERED if message.unread else content.READ
                     self._store.owe_receipt(chat.id, message.id, status)
+            for group in self._store.groups_of_chat(chat.id):
+                self.leave_last_resort(group)
             self._store.note("chat", chat.id)
             return self._greet(chat.id)
+
+    def leave_last_resort(self, group: Group) -> None:
+        """If the group has our address from a last resort, give it one of its own, by a commit; inside a transaction.
+
+        Not before the chat is accepted: a stranger would see by the commit that somebody is there.
+        """
+        chat = self._store.chat(group.chat)
+        if chat is None or chat.state != "open" or group.standing != "current" or group.serial is None:
+            return
+        address = self._store.address(group.serial)
+        if address is not None and address.chat is None:
+            self._store.add_chore("update", group.id, b"", self._vault.now_ms())
 
     def block(self, chat: Chat) -> Chat:
         """Refuse everything from this chat: its addresses are revoked, what waits to be sent to it is dropped."""

@@ -226,6 +226,9 @@ class Gates:
             for address, body in applied.welcomes:
                 self._store.queue_body(body, [address], now_ms)
             self._store.queue_body(applied.commit_body, self._to_tell(before, applied), now_ms)
+        there = {member.account_id for member in before.members}
+        came = {member.account_id for member in applied.added} - there
+        self._store.put_joined(group.chat, came, now_ms)
         self._tell_of_members(group, applied)
         self.on_epoch(group.chat)
 

@@ -116,7 +116,7 @@ class Inbox:
         if delivery.ephemeral:
             return
         now_ms = self._vault.now_ms()
-        later = address is not None and (address.chat is not None or address.purpose == "package")
+        later = address is not None and (address.chat is not None or address.purpose in ("package", "dead"))
         if opened or not later or not self._store.set_aside(envelope, delivery.serial, delivery.body, now_ms):
             self._store.decide(envelope, now_ms)
             return
@@ -213,9 +213,11 @@ class Inbox:
         group = self._store.group(joined.group_id)
         assert group is not None
         sent_to = self._store.address(package.serial)
-        if package.last_resort or (sent_to is not None and sent_to.purpose == "dead"):
+        if sent_to is not None and sent_to.purpose == "dead":
             self._store.add_chore("update", group.id, b"", self._vault.now_ms())
-        if not package.last_resort:
+        if package.last_resort:
+            self._contacts.leave_last_resort(group)
+        else:
             self._store.forget_package(package.ref)
             self._store.use_address(package.serial, "chat", group.chat)
         self.retry_aside(group.chat)
@@ -244,7 +246,9 @@ class Inbox:
                 self._contacts.heard_name(chat, sender, what.name)
             case ResendRequest():
                 if chat.state == "open":
-                    self._outbox.resend(chat.id, what.sequences, device)
+                    since_ms = self._store.joined_ms(chat.id, sender)
+                    numbers = [n for n in what.sequences if self._store.sent_ms(chat.id, n) >= since_ms]
+                    self._outbox.resend(chat.id, numbers, device)
             case Typing():
                 self._store.note("typing", chat.id, sender, "1" if what.active else "")
             case Leave():
@@ -270,7 +274,7 @@ class Inbox:
         self._store.touch_chat(chat.id, self._vault.now_ms())
         if kind == "text":
             self._store.owe_receipt(chat.id, message, content.DELIVERED)
-        self._store.note("message", chat.id, message)
+        self._store.note("message", chat.id, message + sender)
 
     def _take_receipt(self, chat: Chat, receipt: Receipt) -> None:
         state = "delivered" if receipt.status == content.DELIVERED else "read"
@@ -301,4 +305,4 @@ class Inbox:
         if start > first:
             text, message = "More messages are missing than can be asked for.", self._vault.random(16)
             self._store.add_message(chat.id, message, sender, first, now_ms, "gap", text, "received", unread=True)
-            self._store.note("message", chat.id, message)
+            self._store.note("message", chat.id, message + sender)

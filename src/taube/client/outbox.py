@@ -116,7 +116,7 @@ class Outbox:
             count, (sequence, since_ms), line = end - start, missing[start], self._vault.random(16)
             text = "A message never arrived." if count == 1 else f"{count} messages never arrived."
             self._store.add_message(chat, line, sender, sequence, since_ms, "gap", text, "received", unread=True)
-            self._store.note("message", chat, line)
+            self._store.note("message", chat, line + sender)
             start = end
 
     def resend(self, chat: bytes, sequences: Sequence[int], device: bytes) -> None:
@@ -130,11 +130,12 @@ class Outbox:
             self._store.count_resent(chat, sequence)
             self._store.queue_content(chat, message, data, now_ms, device)
 
-    def send_again(self, chat: bytes, device: bytes | None = None) -> None:
-        """Queue again what may have reached nobody (or not this device) while a device changed; in the caller's
-        transaction. A mailbox ends with its device, also with what was kept in it; ids tell what was seen before."""
+    def send_again(self, chat: bytes, device: bytes | None = None, since_ms: int = 0) -> None:
+        """Queue again what was written since then and may have reached nobody (or not this device) while a device
+        changed; in the caller's transaction. A mailbox ends with its device, also with what was kept in it; ids tell
+        what was seen before."""
         now_ms = self._vault.now_ms()
-        for message, data in self._store.unconfirmed(chat, MAX_SENT_AGAIN):
+        for message, data in self._store.unconfirmed(chat, MAX_SENT_AGAIN, since_ms):
             if self._store.set_message_state(chat, message, "queued", ("failed",)):
                 self._store.note("changed", chat, message)
             self._store.queue_content(chat, message, data, now_ms, device)

@@ -8,7 +8,7 @@ Everything here is a chore of the store: it goes on after a crash. Source: docs/
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from taube.client.contacts import Claimed, Contacts
@@ -120,6 +120,7 @@ class Rejoin:
         if joined.epoch <= known.epoch or not _goes_on(joined, before):
             return False
         self._vault.learn_and_tell(known.chat, joined.members)
+        self._store.put_joined(known.chat, _came(joined.members, before.members), self._vault.now_ms())
         self._store.put_group(known._replace(epoch=joined.epoch, standing="current", since_ms=self._vault.now_ms()))
         self._store.hurry_outgoing(known.chat, self._vault.now_ms())
         self._store.forget_chore("ask", known.id)
@@ -188,7 +189,7 @@ class Rejoin:
             with self._store.write():
                 self._store.put_grant(mail.device_id, mail.chat_id, now_ms)
                 self._store.forget_chore("grant", chore.subject)
-                self._outbox.send_again(chat.id, mail.device_id)
+                self._outbox.send_again(chat.id, mail.device_id, self._store.joined_ms(chat.id, mail.account_id))
 
     # ---------------------------------------------------------------- successors
 
@@ -233,6 +234,7 @@ class Rejoin:
         if chat.kind == KIND_PAIR and {member.account_id for member in joined.members} != set(old.context.admins):
             return False
         self._vault.learn_and_tell(chat.id, joined.members)
+        self._store.put_joined(chat.id, _came(joined.members, old.members), self._vault.now_ms())
         now_ms = self._vault.now_ms()
         self._store.put_group(
             Group(
@@ -262,6 +264,11 @@ class Rejoin:
         if current.id == predecessor:
             return True
         return current.predecessor == predecessor and _rank(group_id) < _rank(current.id)
+
+
+def _came(members: Iterable[Member], before: Iterable[Member]) -> set[bytes]:
+    """The accounts that were not there before."""
+    return {member.account_id for member in members} - {member.account_id for member in before}
 
 
 def _goes_on(joined: Joined, before: GroupInfo) -> bool:

@@ -55,7 +55,7 @@ CREATE INDEX groups_of_chat ON groups (chat);
 
 CREATE TABLE messages (n INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL, chat BLOB NOT NULL, sender BLOB NOT NULL,
                        sequence INTEGER NOT NULL, sent_at_ms INTEGER NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL,
-                       state TEXT NOT NULL, unread INTEGER NOT NULL, UNIQUE (chat, id));
+                       state TEXT NOT NULL, unread INTEGER NOT NULL, UNIQUE (chat, id, sender));
 CREATE INDEX unread_messages ON messages (n) WHERE unread = 1;
 CREATE TABLE receipts (chat BLOB, message BLOB, status INTEGER NOT NULL, PRIMARY KEY (chat, message)) WITHOUT ROWID;
 CREATE TABLE heard (chat BLOB, device BLOB, highest INTEGER NOT NULL, PRIMARY KEY (chat, device)) WITHOUT ROWID;
@@ -80,6 +80,7 @@ CREATE TABLE passed (group_id BLOB PRIMARY KEY, epoch INTEGER NOT NULL, k INTEGE
                      value BLOB NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE told (n INTEGER PRIMARY KEY AUTOINCREMENT, group_id BLOB NOT NULL, epoch INTEGER NOT NULL,
                    k INTEGER NOT NULL, value BLOB NOT NULL);
+CREATE TABLE joins (chat BLOB, account BLOB, at_ms INTEGER NOT NULL, PRIMARY KEY (chat, account)) WITHOUT ROWID;
 CREATE TABLE grants (device BLOB, chat BLOB, at_ms INTEGER NOT NULL, PRIMARY KEY (device, chat)) WITHOUT ROWID;
 CREATE TABLE chores (n INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, subject BLOB NOT NULL,
                      payload BLOB NOT NULL, made_ms INTEGER NOT NULL, due_ms INTEGER NOT NULL,
@@ -578,6 +579,16 @@ class Store:
     def forget_told(self, group_id: bytes, upto: int) -> None:
         self._run("DELETE FROM told WHERE group_id = ? AND n <= ?", group_id, upto)
 
+    def put_joined(self, chat: bytes, accounts: Iterable[bytes], now_ms: int) -> None:
+        """These accounts came to the chat after us."""
+        self._cursor.executemany(
+            "INSERT OR REPLACE INTO joins VALUES (?, ?, ?)", [(chat, account, now_ms) for account in accounts]
+        )
+
+    def joined_ms(self, chat: bytes, account: bytes) -> int:
+        """When this account came to the chat, as far as we saw it; 0 for one that was there when we came."""
+        return self._int("SELECT at_ms FROM joins WHERE chat = ? AND account = ?", chat, account) or 0
+
     def granted_ms(self, device: bytes, chat: bytes) -> int | None:
         """When a rejoin was last granted to this device."""
         return self._int("SELECT at_ms FROM grants WHERE device = ? AND chat = ?", device, chat)
@@ -591,7 +602,7 @@ class Store:
         self, chat: bytes, message: bytes, sender: bytes, sequence: int, sent_at_ms: int, kind: str, text: str,
         state: str, unread: bool,
     ) -> bool:  # fmt: skip
-        """Whether it was new; the same id in the same chat is the same message."""
+        """Whether it was new; the same id from the same account in the same chat is the same message."""
         self._run(
             "INSERT OR IGNORE INTO messages (id, chat, sender, sequence, sent_at_ms, kind, text, state, unread)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -599,8 +610,10 @@ class Store:
         )  # fmt: skip
         return self._db.changes() == 1
 
-    def message(self, chat: bytes, message: bytes) -> Message | None:
-        return self._one(Message, "SELECT * FROM messages WHERE chat = ? AND id = ?", chat, message)
+    def message(self, chat: bytes, message: bytes, sender: bytes) -> Message | None:
+        return self._one(
+            Message, "SELECT * FROM messages WHERE chat = ? AND id = ? AND sender = ?", chat, message, sender
+        )
 
     def messages(self, chat: bytes, limit: int) -> list[Message]:
         """The newest *limit*, oldest first."""
@@ -757,12 +770,17 @@ class Store:
         rows = self._rows("SELECT message, content, resent FROM sent WHERE chat = ? AND sequence = ?", chat, sequence)
         return rows[0] if rows else None
 
-    def unconfirmed(self, chat: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """(message, content) of our newest *limit* texts that no receipt came for and that are still kept, in order."""
+    def sent_ms(self, chat: bytes, sequence: int) -> int:
+        """When we wrote this; -1 when it is not kept."""
+        at_ms = self._int("SELECT at_ms FROM sent WHERE chat = ? AND sequence = ?", chat, sequence)
+        return -1 if at_ms is None else at_ms
+
+    def unconfirmed(self, chat: bytes, limit: int, since_ms: int) -> list[tuple[bytes, bytes]]:
+        """(message, content) of our newest *limit* texts since then, still kept, that no receipt came for, in order."""
         rows = self._rows(
             "SELECT message, content FROM sent JOIN messages ON messages.chat = sent.chat AND id = message"
-            " WHERE sent.chat = ? AND state IN ('kept', 'failed') ORDER BY sent.sequence DESC LIMIT ?",
-            chat, limit,
+            " WHERE sent.chat = ? AND state IN ('kept', 'failed') AND at_ms >= ? ORDER BY sent.sequence DESC LIMIT ?",
+            chat, since_ms, limit,
         )  # fmt: skip
         return rows[::-1]
 
