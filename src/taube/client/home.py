@@ -1,10 +1,11 @@
 """The home folder: its files and their permissions, the key of the database, locks between processes, and the stamp.
 
 The stamp tells a home that was copied or restored from the one it was copied from. It names what a copy cannot take
-along: the inode of the database, and inode, birth and time of a file that is written once and never again. The database
-holds the stamp, so a copy finds that it does not fit. A home that was moved within its file system keeps it, and one whose
-permissions were changed. Each opening takes a new stamp file, in another inode: a backup that is written over the same
-files, its times included, brings the stamp of an earlier one. (Where births are not known, the last change has to do.)
+along: the inode of the database, and inode, birth and time of a file that is written once and never again. The
+database holds the stamp, so a copy finds that it does not fit. A home that was moved within its file system keeps it,
+and so does one whose permissions were changed. Each opening takes a new stamp file: a backup that is written over the
+same files, their times included, holds the stamp of an earlier one. Where births are not known, the last change of the
+file stands for its birth, and a change of permissions makes a copy.
 (What no program can see from inside, a snapshot of the whole machine, is not told apart.)
 
 This file does not know what is in the database. Source: docs/protocol/device.md, "State".
@@ -122,7 +123,8 @@ class Home:
     def erase(self) -> None:
         """Delete everything of the home: the key first, without which the rest is noise."""
         self.key_file.unlink(missing_ok=True)
-        for path in (self.database, *(p for mark in ("taube.db-*", "stamp*", "*.lock") for p in self.folder.glob(mark))):
+        others = [path for mark in ("taube.db-*", "stamp*", "*.lock") for path in self.folder.glob(mark)]
+        for path in (self.database, *others):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
