@@ -166,7 +166,8 @@ def explain(output: str) -> str:
     if "No matching distribution" in output:
         return (
             "A package has no ready-made build for this machine: "
-            "Taube runs on Linux (x86-64, ARM64) and on Macs with Apple silicon, with Python 3.11 to 3.13. "
+            "Taube runs on Linux (x86-64, ARM64) and on Macs with Apple silicon, with Python 3.11 or newer; "
+            "for a Python of this year some may still be missing: name an older one with make PYTHON=… setup. "
             "The whole output is in .venv/setup.log."
         )
     errors = [line for line in output.splitlines() if line.startswith("ERROR")]

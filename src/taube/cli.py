@@ -38,8 +38,8 @@ exit codes (as in sysexits.h):
   69  the server refused, or cannot prove that it is the right one
   70  a bug in Taube
   73  something is already there and was not overwritten, or cannot be created
-  75  not now, but later: the server cannot be reached or asks to wait; a message is queued and will be sent
-  77  not permitted: a wrong passphrase, a used or expired invitation
+  75  not now, but later: the server cannot be reached or asks to wait; a message waits here until it can be sent
+  77  not permitted: a wrong passphrase, a used or expired invitation, a device that was replaced
   78  the configuration or the home folder does not fit this version
  130  interrupted from the keyboard
 
@@ -209,7 +209,7 @@ def _add_client_commands(commands: Any) -> None:
     ):
         add(name, about).add_argument("chat", metavar="CHAT", help="name or id of the chat")
 
-    send = add("send", "send a text; returns 0 once it is kept, 75 if it is queued")
+    send = add("send", "send a text; returns 0 once it is kept, 75 if it waits")
     send.add_argument("chat", metavar="CHAT", help="name or id of the chat")
     send.add_argument("text", metavar="TEXT", nargs="?", help="the text (default: what comes from standard input)")
 

@@ -28,7 +28,7 @@ def run_script(text: str, folder: Path, server: Server) -> subprocess.CompletedP
 
 
 def test_every_python_block_is_run_or_is_the_one_line_of_a_conftest() -> None:
-    assert set(SNIPPETS) == {"echo", "join", "read", "test"}
+    assert set(SNIPPETS) == {"echo", "join", "read", "errors", "test"}
     assert DOCUMENT.count("```python") == len(SNIPPETS) + 1
 
 
@@ -76,6 +76,11 @@ def test_the_joining_and_reading_blocks_run(taube_server: Server, tmp_path: Path
     joined = run_script(SNIPPETS["join"] + call, tmp_path, taube_server)
     assert joined.stderr == ""
     assert joined.stdout.splitlines()[-1] == "the server has it"
+    call = "asyncio.run(main({!r}))"
+    added = run_script(SNIPPETS["errors"] + call.format(echo.contact_link()), tmp_path, taube_server)
+    assert (added.returncode, added.stdout, added.stderr) == (0, "", "")
+    wrong = run_script(SNIPPETS["errors"] + call.format("nonsense"), tmp_path, taube_server)
+    assert wrong.returncode == 1 and "not a contact link" in wrong.stderr and "(65)" in wrong.stderr
     read = run_script(SNIPPETS["read"] + "asyncio.run(main())", tmp_path, taube_server)
     assert read.stderr == ""
     assert read.stdout.splitlines()[-1].endswith(" Alice Hello!")

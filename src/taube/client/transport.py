@@ -138,10 +138,10 @@ def make_ssl_context() -> ssl.SSLContext:
 
     Raises UserError if SSL_CERT_FILE cannot be used.
     """
-    path = os.environ.get("SSL_CERT_FILE")
-    if path and not os.environ.get("SSL_CERT_DIR"):
+    path, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if path:
         try:
-            context = ssl.create_default_context(cafile=path)
+            context = ssl.create_default_context(cafile=path, capath=folder or None)
         except ssl.SSLError as error:
             raise UserError(
                 f"SSL_CERT_FILE names {path}, which holds no certificate in PEM form.", EX_DATAERR

@@ -69,6 +69,11 @@ async def test_a_renewed_certificate_that_was_not_read_again_is_told_and_one_nob
         data = server.folder / "data"
         findings = await asyncio.to_thread(doctor.examine, data)
         assert "will not trust" in worst(findings, "certificate").sentence
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SSL_CERT_FILE", str(server.certificate[0]))
+            folder.keep(data, "origin", "https://other.example")
+            findings = await asyncio.to_thread(doctor.examine, data)
+            assert "does not name other.example" in worst(findings, "certificate").sentence
         certificate(server.folder / "tls")
         said = [each.sentence for each in await asyncio.to_thread(doctor.examine, data) if each.what == "certificate"]
         assert any("SIGHUP" in sentence and "before this one" in sentence for sentence in said)
