@@ -245,6 +245,26 @@ def test_request_by_a_last_resort_is_not_answered_by_a_commit_until_it_is_accept
     run(story())
 
 
+@spec("DEV-31", "DEV-42")
+def test_request_takes_nobody_back_before_it_is_accepted(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await meet_by_last_resort(world)
+        with alice.vault.work():
+            alice.engine.rejoin.lost(alice.group("bob").id, "a modified client")
+        await world.settle()
+        assert alice.group("bob").standing == "rejoin"
+        assert bob.store.count_chores("grant") == 0
+        assert not any(isinstance(command, ClaimGate) for command in world.log)
+        world.now_ms += DAY_MS + 1000
+        await world.settle()
+        await alice.account.chat("bob").send_text("in a successor")
+        await world.settle()
+        assert bob.texts("alice") == ["hello", "in a successor"]
+        assert [(chat.name, chat.state) for chat in bob.account.chats()] == [("alice", "request")]
+
+    run(story())
+
+
 @spec("DEV-42")
 def test_what_a_blocked_peer_sends_to_a_last_resort_is_dropped(world: World) -> None:
     async def story() -> None:

@@ -253,7 +253,7 @@ class Inbox:
                 self._store.note("typing", chat.id, sender, "1" if what.active else "")
             case Leave():
                 self._show(chat, sender, what.message_id, what.sequence, what.sent_at_ms, "notice", "left the chat")
-                if chat.kind == KIND_GROUP and self._vault.account in self._admins(group.id):
+                if chat.kind == KIND_GROUP and chat.state == "open" and self._vault.account in self._admins(group.id):
                     self._store.add_chore("remove", group.id + sender + device, b"", self._vault.now_ms())
             case _:
                 if what.sequence:

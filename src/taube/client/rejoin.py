@@ -142,7 +142,7 @@ class Rejoin:
         refused = (
             group is None
             or chat is None
-            or chat.state == "blocked"
+            or chat.state != "open"
             or group.standing == "left"
             or (granted_ms is not None and now_ms - granted_ms < DAY_MS)
         )
