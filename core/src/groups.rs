@@ -75,8 +75,10 @@ fn join_config() -> MlsGroupJoinConfig {
         .build()
 }
 
+/// From the day of its making: whoever holds a package shall not learn when its device was awake.
 fn lifetime(now_s: u64) -> Lifetime {
-    Lifetime::init(now_s.saturating_sub(CLOCK_MARGIN_S), now_s.saturating_add(PACKAGE_LIFETIME_S))
+    let day_s = now_s - now_s % DAY_S;
+    Lifetime::init(day_s.saturating_sub(CLOCK_MARGIN_S), day_s.saturating_add(PACKAGE_LIFETIME_S))
 }
 
 /// The identity that our leaves show, checked against the certificate that they carry.

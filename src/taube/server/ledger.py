@@ -45,7 +45,7 @@ DEVICE: Final = Entry(
 )
 KEY_PACKAGE: Final = Entry(
     "key packages",
-    "key packages (public keys, and between which times each can be used, as its device wrote it), suite, whether"
+    "key packages (public keys, and between which days each can be used, as its device wrote it), suite, whether"
     " one-time or last resort, order, and the month in which they are forgotten",
     "directory",
     "until claimed or replaced, or the month begins in which their 84 days end",
