@@ -109,12 +109,14 @@ def test_copied_home_takes_over_and_the_original_is_told(server: Server, tmp_pat
             texts = [m.text for m in copy.chat("alice").messages() if m.kind == "text"]
             assert texts == ["before", "to the copy", "from the copy"]
             async with Account.open(tmp_path / "bob") as old:
+                lost = await old.chat("alice").send_text("lost")
+                assert await old.settle(lost, 10) == "failed"
                 with pytest.raises(DeviceReplaced, match="another copy"):
                     await old.knows()
                 assert isinstance(old.problem, DeviceReplaced)
                 with pytest.raises(DeviceReplaced):
                     await old.chat("alice").send_text("too late")
-                assert [m.text for m in old.chat("alice").messages()] == ["before"]
+                assert [m.text for m in old.chat("alice").messages()] == ["before", "lost"]
 
     run(story())
 

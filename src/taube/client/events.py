@@ -13,7 +13,8 @@ sent never arrived), or a kind that this version does not know yet."""
 
 MessageState = Literal["received", "queued", "kept", "delivered", "read", "failed"]
 """A message of someone else is *received*. One's own goes *queued* (in the outbox) → *kept* (the other's mailbox has
-it durably) → *delivered* (on the other's device) → *read*; or *failed* when it could not be delivered for 30 days."""
+it durably) → *delivered* (on the other's device) → *read*; or *failed* when nobody could be reached: it goes
+out after all if the other lets this device in again within 30 days."""
 
 ChatState = Literal["open", "request", "blocked"]
 
