@@ -8,6 +8,7 @@ Source: docs/protocol/identity.md; docs/protocol/device.md, "State".
 """
 
 import base64
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -22,7 +23,6 @@ from taube.client.e2e import (
 )
 from taube.client.errors import EX_NOPERM, Refused, TryLater, WrongInput
 from taube.client.network import DeviceLink, Link, Network
-from taube.client.outbox import renumber
 from taube.client.store import DAY_MS, Address
 from taube.client.vault import Vault
 from taube.wire.errors import (
@@ -111,6 +111,8 @@ class Devices:
         self._vault = vault
         self._store = vault.store
         self._network = network
+        self.on_new_device: Callable[[], None] = lambda: None
+        """Called inside the transaction in which this home becomes a new device."""
 
     # ---------------------------------------------------------------- registering
 
@@ -372,7 +374,7 @@ class Devices:
                 self._set_device(core.create_device(), self._store.meta_int("counter") + 1)
                 self._store.set_meta("list_due", 1)
                 self._store.restart_sequences()
-                renumber(self._store)
+                self.on_new_device()
                 for group in self._store.groups():
                     self._store.forget_pending(group.id)
                     if group.standing in ("current", "rejoin"):

@@ -12,13 +12,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from msgspec import structs
-
 from taube.client import content
 from taube.client.content import Content, Receipt, ResendRequest, Unknown
 from taube.client.e2e import DEVICE_SCOPE, CoreError, CoreTrapped, GroupInfo
 from taube.client.network import Link, Network
-from taube.client.store import KEEP_SENT_MS, Chat, Outgoing, Store, pack_targets, unpack_targets
+from taube.client.store import KEEP_SENT_MS, Chat, Outgoing, pack_targets, unpack_targets
 from taube.client.vault import Vault
 from taube.wire.errors import Retry, WireError
 from taube.wire.messages import (
@@ -31,6 +29,7 @@ from taube.wire.messages import (
     Send,
     Sent,
 )
+from taube.wire.packing import changed
 
 BATCH: Final = 32
 """Rows protected in one transaction and sent pipelined."""
@@ -70,6 +69,23 @@ class Outbox:
                 self._store.touch_chat(chat.id, now_ms)
             self._store.queue_content(chat.id, message, data, now_ms)
             return message
+
+    def renumber(self) -> None:
+        """Give what waits to be protected the numbers of a new device; inside the caller's transaction.
+
+        What is to be sent again to one device only gets none: to all others it would be missing.
+        """
+        for row in self._store.outgoing():
+            if row.chat is None or row.message is None or row.content is None:
+                continue
+            what = content.decode(row.content)
+            if isinstance(what, Unknown) or what.sequence == 0:
+                continue
+            sequence = self._store.take_sequence(row.chat) if row.only_device is None else 0
+            data = content.encode(changed(what, sequence=sequence))
+            self._store.set_content(row.n, data)
+            if sequence:
+                self._store.archive(row.chat, sequence, row.message, data, what.sent_at_ms)
 
     def queue_receipts(self) -> None:
         """Make contents of the receipts that are owed, as few as possible."""
@@ -294,24 +310,6 @@ class Outbox:
     def _give_up(self, row: Outgoing) -> None:
         """It could not be delivered for 30 days. Source: DEV-12."""
         self._finish(row, row.kept)
-
-
-def renumber(store: Store) -> None:
-    """Give what waits to be protected the numbers of a new device; inside the caller's transaction.
-
-    What is to be sent again to one device only gets none: to all others it would be missing.
-    """
-    for row in store.outgoing():
-        if row.chat is None or row.message is None or row.content is None:
-            continue
-        what = content.decode(row.content)
-        if isinstance(what, Unknown) or what.sequence == 0:
-            continue
-        sequence = store.take_sequence(row.chat) if row.only_device is None else 0
-        data = content.encode(structs.replace(what, sequence=sequence))
-        store.set_content(row.n, data)
-        if sequence:
-            store.archive(row.chat, sequence, row.message, data, what.sent_at_ms)
 
 
 async def _send(link: Link, row: Outgoing) -> bytes:

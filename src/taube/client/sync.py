@@ -66,6 +66,7 @@ class Engine:
         self.network = network
         self.devices = Devices(vault, network)
         self.outbox = Outbox(vault, network)
+        self.devices.on_new_device = self.outbox.renumber
         self.gates = Gates(vault, network)
         self.contacts = Contacts(vault, network, self.devices, self.outbox)
         self.rejoin = Rejoin(vault, self.gates, self.devices, self.contacts, self.outbox)

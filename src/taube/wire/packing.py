@@ -31,6 +31,14 @@ def pack(value: object) -> bytes:
     return _encoder.encode(value)
 
 
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def changed(record: RecordT, **fields: object) -> RecordT:
+    """*record* with other values in these fields."""
+    return msgspec.structs.replace(record, **fields)
+
+
 def tag_of(kind: type[Record]) -> int:
     """The number that starts every packed record of this *kind*. Raises TypeError for a record without one."""
     tag = kind.__struct_config__.tag
