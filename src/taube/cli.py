@@ -20,7 +20,6 @@ from taube.terminal import Terminal
 Run = Callable[[argparse.Namespace, Terminal], int]
 """A command: (options, terminal) -> exit code."""
 
-EX_OK: Final = 0
 EX_USAGE: Final = 64
 EX_UNAVAILABLE: Final = 69
 EX_SOFTWARE: Final = 70

@@ -128,16 +128,8 @@ class Inbox:
         """Whether the envelope is decided; False when it may become readable later."""
         groups = self._store.groups_of_serial(address.serial)
         if address.chat is not None:
-            known = {group.id for group in groups}
             groups = [*self._store.groups_of_chat(address.chat), *groups]
-            groups = [
-                group for n, group in enumerate(groups) if n == 0 or group.id in known or group.chat == address.chat
-            ]
-        seen: set[bytes] = set()
-        for group in groups:
-            if group.id in seen:
-                continue
-            seen.add(group.id)
+        for group in {group.id: group for group in groups}.values():
             self._vault.use(DEVICE_SCOPE, PACKAGES_SCOPE, group.id)
             try:
                 received = self._vault.core.receive(group.id, [body], {}, self._vault.now_s())[0]

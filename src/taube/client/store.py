@@ -389,9 +389,6 @@ class Store:
     def address(self, serial: bytes) -> Address | None:
         return self._one(Address, "SELECT * FROM addresses WHERE serial = ?", serial)
 
-    def address_named(self, address: bytes) -> Address | None:
-        return self._one(Address, "SELECT * FROM addresses WHERE address = ?", address)
-
     def addresses(self, purpose: str) -> list[Address]:
         return self._all(Address, "SELECT * FROM addresses WHERE purpose = ? ORDER BY made_ms, serial", purpose)
 

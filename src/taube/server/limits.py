@@ -44,7 +44,6 @@ class Limit:
     unit: str = "requests"
 
 
-MINUTE: Final = 60.0
 HOUR: Final = 3600.0
 DAY: Final = 86_400.0
 SOURCE_MEMORY_S: Final = 540.0

@@ -15,7 +15,7 @@ Source: docs/protocol/connection.md, CON-20 to CON-34.
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Final, TypeVar
+from typing import Final
 
 from taube.wire import codec
 from taube.wire.errors import (
@@ -148,8 +148,6 @@ ANSWERS: Final[dict[type, type]] = {
 _FROM: Final[dict[State, dict[type, State]]] = {
     state: {kind: after for (before, kind), after in TRANSITIONS.items() if before is state} for state in State
 }
-
-SomeCommand = TypeVar("SomeCommand", bound=Command)
 
 
 def login_message(origin: str, device: DeviceId | bytes, nonce: bytes) -> bytes:
