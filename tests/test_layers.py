@@ -43,7 +43,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("wire.session",),
     ("wire.codec",),
     ("wire.messages",),
-    ("wire.errors", "wire.packing"),
+    ("wire.errors", "wire.packing", "exits"),
     ("",),
 )
 """From the roof to the ground: a module imports only what stands on a lower floor, never its neighbours on its own.

@@ -15,15 +15,12 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from taube import __version__
+from taube.exits import EX_CANTCREAT, EX_NOINPUT, EX_NOPERM, EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE
 from taube.terminal import Terminal
 
 Run = Callable[[argparse.Namespace, Terminal], int]
 """A command: (options, terminal) -> exit code."""
 
-EX_USAGE: Final = 64
-EX_UNAVAILABLE: Final = 69
-EX_SOFTWARE: Final = 70
-EX_TEMPFAIL: Final = 75
 EX_INTERRUPTED: Final = 130
 EX_BROKEN_PIPE: Final = 141
 
@@ -37,6 +34,7 @@ exit codes (as in sysexits.h):
   69  the server refused, or cannot prove that it is the right one
   70  a bug in Taube
   73  something is already there and was not overwritten, or cannot be created
+  74  a disk failed: it is full, read-only or damaged
   75  not now, but later: the server cannot be reached or asks to wait; a message waits here until it can be sent
   77  not permitted: a wrong passphrase, a used or expired invitation, a device that was replaced
   78  the configuration or the home folder does not fit this version
@@ -134,8 +132,8 @@ def explain(error: Exception) -> tuple[str, int]:
 
 def _code_of(error: OSError) -> int:
     if isinstance(error, FileNotFoundError):
-        return 66
-    return 77 if isinstance(error, PermissionError) else 73
+        return EX_NOINPUT
+    return EX_NOPERM if isinstance(error, PermissionError) else EX_CANTCREAT
 
 
 # ---------------------------------------------------------------- the commands, each imported when it runs

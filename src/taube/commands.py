@@ -14,8 +14,9 @@ from typing import Final
 
 from taube.client.account import Account, Chat
 from taube.client.content import MAX_TEXT_BYTES
-from taube.client.errors import EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, EX_USAGE, DeviceReplaced, UserError
+from taube.client.errors import DeviceReplaced, UserError
 from taube.client.events import Connected, Disconnected, Message
+from taube.exits import EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, EX_USAGE
 from taube.terminal import Terminal, qr_code, safe_line, safe_text
 
 SEND_TIMEOUT_S: Final = 20.0

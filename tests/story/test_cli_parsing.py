@@ -3,13 +3,14 @@
 import argparse
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from taube import cli
+from taube import cli, exits
 from taube.client.errors import NoAccount
 from taube.client.transport import CertificateWrong
 from taube.terminal import Terminal
@@ -133,6 +134,11 @@ def test_a_broken_pipe_is_quiet() -> None:
     command = f"(sleep 0.1; {sys.executable} -m taube --help) | true"
     result = subprocess.run(["sh", "-c", command], capture_output=True, timeout=30, check=False)
     assert result.stderr == b""
+
+
+def test_every_exit_code_stands_in_the_help() -> None:
+    codes = {value for name, value in vars(exits).items() if name.startswith("EX_")}
+    assert codes and codes <= {int(code) for code in re.findall(r"^ *(\d+)  ", cli.EPILOGUE, re.MULTILINE)}
 
 
 def test_closed_standard_streams_are_no_bug() -> None:

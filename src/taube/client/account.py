@@ -25,7 +25,7 @@ from taube.client.contacts import ContactLink, clean_name, contact_link, one_lin
 from taube.client.content import ContentError, Text
 from taube.client.devices import parse_invitation
 from taube.client.e2e import KIND_PAIR, Core
-from taube.client.errors import EX_CANTCREAT, DeviceReplaced, NoAccount, Refused, TryLater, UserError, WrongInput
+from taube.client.errors import DeviceReplaced, NoAccount, Refused, TryLater, UserError, WrongInput
 from taube.client.events import (
     CaughtUp,
     ChatChanged,
@@ -49,6 +49,7 @@ from taube.client.store import Message as MessageRow
 from taube.client.sync import Engine
 from taube.client.transport import Transport, TransportError, socket_url
 from taube.client.vault import Vault
+from taube.exits import EX_CANTCREAT
 from taube.wire.errors import ACCOUNT_UNKNOWN, Retry, WireError
 from taube.wire.messages import AskKnowledge, DeleteAccount, Done, Knowledge
 

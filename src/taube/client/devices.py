@@ -21,10 +21,11 @@ from taube.client.e2e import (
     CoreError,
     DeviceKeys,
 )
-from taube.client.errors import EX_NOPERM, Refused, TryLater, WrongInput
+from taube.client.errors import Refused, TryLater, WrongInput
 from taube.client.network import DeviceLink, Link, Network
 from taube.client.store import DAY_MS, Address
 from taube.client.vault import Vault
+from taube.exits import EX_NOPERM
 from taube.wire.errors import (
     ADDRESS_GONE,
     INVITATION_EXPIRED,

@@ -3,7 +3,7 @@
     UserError
     ├── WrongInput           64, 65: a link, name or text that cannot be what is meant
     ├── NoAccount            66: the home folder holds no account, or no such chat
-    ├── HomeUnusable         73, 77, 78: passphrase, permissions, a newer version, a damaged database
+    ├── HomeUnusable         73 to 78: passphrase, permissions, a full disk, a newer version, a damaged database
     ├── DeviceReplaced       77: another copy of the home took the account over
     ├── Refused              69, 77: the server said no, for good
     └── TryLater             75: no connection, or the server is busy; what was queued stays queued
@@ -11,20 +11,8 @@
 Nothing here knows where an error is shown. Source: docs/sdk.md, "Errors".
 """
 
-from typing import Final
-
+from taube.exits import EX_CONFIG, EX_DATAERR, EX_NOINPUT, EX_NOPERM, EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE
 from taube.wire.errors import TaubeError
-
-EX_USAGE: Final = 64
-EX_DATAERR: Final = 65
-EX_NOINPUT: Final = 66
-EX_UNAVAILABLE: Final = 69
-EX_SOFTWARE: Final = 70
-EX_CANTCREAT: Final = 73
-EX_IOERR: Final = 74
-EX_TEMPFAIL: Final = 75
-EX_NOPERM: Final = 77
-EX_CONFIG: Final = 78
 
 
 class UserError(TaubeError):

@@ -21,7 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from taube.client.errors import EX_CANTCREAT, EX_NOPERM, HomeUnusable
+from taube.client.errors import HomeUnusable
+from taube.exits import EX_CANTCREAT, EX_NOPERM
 
 KEY_BYTES: Final = 32
 _LOCK_POLL_S: Final = 0.02

@@ -15,8 +15,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import apsw
 
-from taube.client.errors import EX_IOERR, EX_NOPERM, HomeUnusable
+from taube.client.errors import HomeUnusable
 from taube.client.home import Home
+from taube.exits import EX_IOERR, EX_NOPERM, EX_TEMPFAIL
 from taube.wire.packing import Unpacker, pack
 
 Row = TypeVar("Row")
@@ -894,7 +895,9 @@ class Store:
         try:
             self._cursor.execute(sql, values)
         except apsw.BusyError as error:
-            raise HomeUnusable(f"{self.home.folder} is held by another process for too long: try again.", 75) from error
+            raise HomeUnusable(
+                f"{self.home.folder} is held by another process for too long: try again.", EX_TEMPFAIL
+            ) from error
         except (apsw.FullError, apsw.IOError, apsw.ReadOnlyError) as error:
             raise HomeUnusable(
                 f"{self.home.folder} cannot be written: is the disk full or read-only?", EX_IOERR

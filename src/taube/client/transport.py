@@ -25,7 +25,8 @@ from urllib.parse import urlsplit
 
 from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from taube.client.errors import EX_DATAERR, EX_NOINPUT, UserError
+from taube.client.errors import UserError
+from taube.exits import EX_DATAERR, EX_NOINPUT
 from taube.wire.errors import CATALOGUE, ErrorKind, Fault, FrameError, Retry, TaubeError, WireError
 from taube.wire.messages import (
     MAX_FRAME_BYTES,

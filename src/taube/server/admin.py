@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from taube.exits import EX_DATAERR, EX_NOINPUT, EX_USAGE
 from taube.server import folder
-from taube.server.config import EX_DATAERR, EX_NOINPUT, EX_USAGE, OperatorError
+from taube.server.config import OperatorError
 from taube.server.gateway.dispatch import knows as all_known
 from taube.server.ports import StoreUnusable, Tables
 from taube.server.services import accounts, identity, registration

@@ -26,16 +26,9 @@ from urllib.parse import urlsplit
 import uvloop
 
 from taube import __version__
+from taube.exits import EX_CONFIG, EX_UNAVAILABLE, EX_USAGE
 from taube.server import backup, certificate, folder, pages, secrets
-from taube.server.config import (
-    EX_CONFIG,
-    EX_UNAVAILABLE,
-    EX_USAGE,
-    OperatorError,
-    ServeOptions,
-    ServerConfig,
-    read_config,
-)
+from taube.server.config import OperatorError, ServeOptions, ServerConfig, read_config
 from taube.server.gateway.connection import Channel, Connection, Turn
 from taube.server.gateway.dispatch import Dispatch
 from taube.server.gateway.hub import Hub

@@ -20,8 +20,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from taube.exits import EX_CANTCREAT, EX_DATAERR, EX_IOERR, EX_NOINPUT
 from taube.server import folder
-from taube.server.config import EX_CANTCREAT, EX_DATAERR, EX_IOERR, EX_NOINPUT, OperatorError
+from taube.server.config import OperatorError
 from taube.server.ports import StoreUnusable
 from taube.server.services import identity
 from taube.server.stores import sqlite

@@ -7,8 +7,9 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
+from taube.exits import EX_CONFIG, EX_NOINPUT
 from taube.server.gateway.connection import ConnectionConfig
 from taube.server.gateway.listener import ListenerConfig
 from taube.server.limits import LimitSettings
@@ -17,17 +18,6 @@ from taube.server.stores.sqlite import SqliteSettings
 from taube.wire.errors import TaubeError
 
 T = TypeVar("T")
-
-EX_USAGE: Final = 64
-EX_DATAERR: Final = 65
-EX_NOINPUT: Final = 66
-EX_UNAVAILABLE: Final = 69
-EX_SOFTWARE: Final = 70
-EX_CANTCREAT: Final = 73
-EX_IOERR: Final = 74
-EX_TEMPFAIL: Final = 75
-EX_NOPERM: Final = 77
-EX_CONFIG: Final = 78
 
 
 class OperatorError(TaubeError):

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from taube.server.config import EX_CANTCREAT, EX_TEMPFAIL, EX_USAGE, OperatorError
+from taube.exits import EX_CANTCREAT, EX_TEMPFAIL, EX_USAGE
+from taube.server.config import OperatorError
 
 SERVED: Final = "served"
 

@@ -17,7 +17,7 @@ Source: docs/protocol/delivery.md, DEL-24; docs/operating.md.
 from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, TypedDict, Unpack
 
 from taube.wire.errors import RATE_LIMITED, WireError
 
@@ -112,6 +112,17 @@ Buckets = dict[str, float]
 """Operation -> time at which its bucket is full again: the buckets of one connection, which the connection keeps."""
 
 
+class Whose(TypedDict, total=False):
+    """Who asks: the scopes that an operation is charged to. A scope that is missing or None is not charged."""
+
+    connection: Buckets | None
+    source: Hashable
+    """None: loopback or unknown."""
+    device: Hashable
+    serial: Hashable
+    account: Hashable
+
+
 class Limits:
     """All limits of a process."""
 
@@ -124,27 +135,17 @@ class Limits:
                 raise ValueError(f"the limit {limit.operation!r} would remember sources for over ten minutes")
             self._rows.setdefault(limit.operation, []).append((limit, {}))
 
-    def spend(
-        self,
-        operation: str,
-        now: float,
-        amount: float = 1.0,
-        *,
-        connection: Buckets | None = None,
-        source: Hashable = None,
-        device: Hashable = None,
-        serial: Hashable = None,
-        account: Hashable = None,
-    ) -> float:
+    def spend(self, operation: str, now: float, amount: float = 1.0, **whose: Unpack[Whose]) -> float:
         """Charge *operation* in every scope that was given; seconds to wait, 0 when it is allowed and charged.
 
-        *source* None: loopback or unknown, not limited by source. Unknown operations raise KeyError.
+        Unknown operations raise KeyError.
         """
+        connection = whose.get("connection")
         keys = {
-            Scope.SOURCE: source,
-            Scope.DEVICE: device,
-            Scope.SERIAL: serial,
-            Scope.ACCOUNT: account,
+            Scope.SOURCE: whose.get("source"),
+            Scope.DEVICE: whose.get("device"),
+            Scope.SERIAL: whose.get("serial"),
+            Scope.ACCOUNT: whose.get("account"),
             Scope.EVERYONE: "",
         }
         charged: list[tuple[dict[Hashable, float], Hashable, float]] = []
@@ -170,30 +171,9 @@ class Limits:
             buckets[key] = full_at
         return 0.0
 
-    def check(
-        self,
-        operation: str,
-        now: float,
-        amount: float = 1.0,
-        *,
-        connection: Buckets | None = None,
-        source: Hashable = None,
-        device: Hashable = None,
-        serial: Hashable = None,
-        account: Hashable = None,
-    ) -> None:
+    def check(self, operation: str, now: float, amount: float = 1.0, **whose: Unpack[Whose]) -> None:
         """As `spend`, but raises RATE_LIMITED with the time to wait."""
-        wait = self.spend(
-            operation,
-            now,
-            amount,
-            connection=connection,
-            source=source,
-            device=device,
-            serial=serial,
-            account=account,
-        )
-        if wait:
+        if wait := self.spend(operation, now, amount, **whose):
             raise WireError(RATE_LIMITED, retry_after_ms=int(wait * 1000) + 1)
 
     def sweep(self, now: float) -> None:
