@@ -57,12 +57,14 @@ export type NoticeCode =
   | "account_key" // {name}
   | "same_name" // {name}: another account that uses the name of someone known
   | "asked_back" // this device asks to be let in again
-  | "not_let_in" // nobody has answered for a day
+  | "not_let_in" // {anew: 1 or 0}: nobody has answered for a day; 1: the chat is started anew
   | "came_back" // this device is in again
   | "new_start" // the chat goes on in a new group
   | "left" // {name}
   | "added" // {name}
   | "removed" // {name}
+  | "you_removed" // this account is no longer a member
+  | "old_list" // {name}: came with a device list that is out of date, perhaps a device that was taken off since
   | "many_missing"; // more messages are missing than are asked for
 
 export type Params = Record<string, string | number>;
