@@ -7,6 +7,7 @@
 //! State is rows in scopes, loaded before use; what a call writes comes back as deltas. Time and randomness come from the host.
 //! The calls, by number, are the arms of `dispatch`.
 
+mod blob;
 mod clock;
 mod codec;
 mod envelope;
@@ -215,6 +216,15 @@ impl Core {
             46 => {
                 let (size,): (u32,) = read(arguments)?;
                 answer(envelope::padded_size(size as usize))
+            }
+            // Blobs
+            47 => {
+                let (key, size, index, piece): (ByteBuf, u32, u32, ByteBuf) = read(arguments)?;
+                answer(ByteBuf::from(blob::seal(&key, size, index, piece.into_vec())?))
+            }
+            48 => {
+                let (key, size, index, sealed): (ByteBuf, u32, u32, ByteBuf) = read(arguments)?;
+                answer(ByteBuf::from(blob::open(&key, size, index, sealed.into_vec())?))
             }
             _ => Err(Kind::Malformed.because("no such call")),
         }

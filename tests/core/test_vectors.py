@@ -1,5 +1,6 @@
 """Vectors of the core that do not depend on randomness, for every host alike: tests/vectors/core.json."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from taube.client.e2e import DEVICE_SCOPE, Core
 from taube.wire.packing import pack
 from tests.core.people import CACHE
+from tests.core.test_blobs import seal_file
 from tests.core.test_identity import Forge
 from tests.spec import spec
 
@@ -49,6 +51,34 @@ def certificates() -> list[dict[str, Any]]:
     return found
 
 
+FILES = [0, 1, 255, 256, 1_000, 65_520, 65_536, 65_537, 200_000, 700_001]
+BLOB_KEY = bytes(range(100, 132))
+
+
+def pattern(size: int) -> bytes:
+    """A file that everyone can make: byte *n* is n modulo 251."""
+    return (bytes(range(251)) * (size // 251 + 1))[:size]
+
+
+def blobs() -> list[dict[str, Any]]:
+    found = []
+    for size in FILES:
+        sealed = seal_file(core(), BLOB_KEY, pattern(size))
+        whole = b"".join(sealed)
+        found.append(
+            {
+                "size": size,
+                "key": BLOB_KEY.hex(),
+                "chunk_sizes": [len(chunk) for chunk in sealed],
+                "chunk_tags": [chunk[-16:].hex() for chunk in sealed],
+                "sealed_size": len(whole),
+                "sealed_sha256": hashlib.sha256(whole).hexdigest(),
+                "sealed": whole.hex() if len(whole) < 2_000 else None,
+            }
+        )
+    return found
+
+
 def vectors() -> dict[str, Any]:
     proven = certificates()
     mine, theirs = (bytes.fromhex(proven[at]["certificate"]) for at in (0, 2))
@@ -62,10 +92,11 @@ def vectors() -> dict[str, Any]:
             "nonce": NONCE.hex(),
             "signature": core().login_signature(ORIGIN, NONCE).hex(),
         },
+        "blobs": {"about": "byte n of each file is n modulo 251; see CNT-40", "files": blobs()},
     }
 
 
-@spec("GRP-01", "GRP-03", "GRP-04", "ENV-01")
+@spec("GRP-01", "GRP-03", "GRP-04", "ENV-01", "CNT-40")
 def test_the_core_gives_what_the_vectors_say() -> None:
     if "TAUBE_WRITE_VECTORS" in os.environ:
         PATH.write_text(json.dumps(vectors(), indent=1) + "\n")

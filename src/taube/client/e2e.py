@@ -583,6 +583,21 @@ class Core:
         """Padmé, at least 256."""
         return self._call(46, int, size)
 
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    def seal_blob(self, key: bytes, size: int, index: int, piece: bytes) -> bytes:
+        """Chunk *index* (0, 1, …) of a file of *size* bytes, sealed: padded, and 16 bytes longer.
+
+        *key*: 32 random bytes that seal no other file. *piece*: the file's bytes from index * 65,536 on, 65,536 of
+        them or as many as there are; none where the chunk is all padding. How many chunks there are follows from
+        `padded_size(size)`. Raises Malformed, TooLarge (above 1 GiB). Source: CNT-40.
+        """
+        return self._call(47, bytes, key, size, index, piece)
+
+    def open_blob(self, key: bytes, size: int, index: int, sealed: bytes) -> bytes:
+        """The inverse: what chunk *index* holds of the file. Raises Malformed, TooLarge, Unverified."""
+        return self._call(48, bytes, key, size, index, sealed)
+
 
 class _Runtime:
     """The compiled module, from the cache if there is one that fits."""
