@@ -15,6 +15,7 @@ from taube.client.content import (
     ContentError,
     Known,
     Leave,
+    Media,
     Profile,
     Receipt,
     ResendRequest,
@@ -35,14 +36,25 @@ KINDS: dict[str, type[Known]] = {
     "profile": Profile,
     "resend_request": ResendRequest,
     "leave": Leave,
+    "media": Media,
 }
 ID = bytes(range(16))
 
 ids = st.binary(min_size=16, max_size=16)
 whole = st.integers(0, 2**53)
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=200)
+names = st.binary(min_size=32, max_size=32)
+replies = st.just(b"") | st.binary(min_size=48, max_size=48)
+pixels = st.integers(0, 65_535)
 contents: st.SearchStrategy[Known] = st.one_of(
-    st.builds(Text, ids, whole, whole, words),
+    st.builds(Text, ids, whole, whole, words, replies),
+    st.builds(
+        Media,
+        *(ids, whole, whole, names, names, names, st.integers(0, 2**30)),
+        st.sampled_from(["image/jpeg", "application/vnd.oasis.opendocument.text", "text/x-c++"]),
+        *(pixels, pixels, st.binary(max_size=64), st.just("") | words, replies),
+        words.filter(lambda name: len(name.encode()) <= 200),
+    ),
     st.builds(Receipt, ids, whole, whole, st.sampled_from([1, 2]), st.lists(ids, min_size=1, max_size=20)),
     st.builds(Typing, ids, st.just(0), whole, st.booleans()),
     st.builds(Profile, ids, whole, whole, words.filter(lambda name: len(name.encode()) <= 128)),
@@ -69,6 +81,12 @@ def test_vectors_encode_and_decode_to_each_other(vector: dict[str, Any]) -> None
     expected = from_fields(vector)
     assert encode(expected).hex() == vector["bytes"]
     assert decode(bytes.fromhex(vector["bytes"])) == expected
+
+
+@spec("CNT-17", "CNT-18")
+@pytest.mark.parametrize("vector", VECTORS["older"], ids=lambda vector: vector["name"])
+def test_vectors_of_older_senders_are_read_with_what_they_lack_empty(vector: dict[str, Any]) -> None:
+    assert decode(bytes.fromhex(vector["bytes"])) == from_fields(vector)
 
 
 @spec("CNT-05")
@@ -121,12 +139,18 @@ def test_altered_bytes_are_a_content_or_an_error(message: Known, data: st.DataOb
 @given(contents, st.lists(st.integers() | st.binary(max_size=5) | st.none(), min_size=1, max_size=3))
 def test_fields_behind_the_known_ones_are_ignored(message: Known, more: list[object]) -> None:
     more = [item for item in more if not isinstance(item, int) or abs(item) < 2**62]
-    data = bytearray(encode(message))
-    data[0] += len(more)
-    assert decode(bytes(data) + b"".join(pack(item) for item in more)) == message
+    data = encode(message)
+    fields = (data[0] & 0x0F) + len(more)
+    head = b"\xdc" + fields.to_bytes(2, "big")  # an array of up to 65,535 fields
+    assert decode(head + data[1:] + b"".join(pack(item) for item in more)) == message
 
 
-@spec("CNT-08", "CNT-10", "CNT-11", "CNT-13", "CNT-14", "CNT-15")
+def media(**fields: Any) -> Media:
+    photo: dict[str, Any] = {"size": 1, "media_type": "image/png"}
+    return Media(ID, 1, 0, blob=ID * 2, key=ID * 2, hash=ID * 2, **{**photo, **fields})
+
+
+@spec("CNT-08", "CNT-10", "CNT-11", "CNT-13", "CNT-14", "CNT-15", "CNT-17", "CNT-18")
 @pytest.mark.parametrize(
     "message",
     [
@@ -145,6 +169,15 @@ def test_fields_behind_the_known_ones_are_ignored(message: Known, more: list[obj
         Profile(ID, 1, 0, "ß" * 65),
         ResendRequest(ID, 0, 0, [0]),
         ResendRequest(ID, 0, 0, [1] * 257),
+        Text(ID, 1, 0, "x", ID),
+        media(reply_to=ID),
+        media(media_type="image"),
+        media(media_type="image/png; a=b"),
+        media(size=2**30 + 1),
+        media(width=65_536),
+        media(thumbhash=b"x" * 65),
+        media(caption="ß" * 8_193),
+        media(name="ß" * 101),
     ],
 )
 def test_a_sender_cannot_make_what_would_be_refused(message: Known) -> None:
@@ -159,6 +192,7 @@ def test_the_largest_of_each_kind_fit() -> None:
         Receipt(ID, 0, 2**53, 2, [ID] * 512),
         Profile(ID, 1, 0, "x" * 128),
         ResendRequest(ID, 0, 0, [2**53] * 256),
+        media(caption="ß" * 8192, name="ß" * 100, thumbhash=b"x" * 64, reply_to=ID * 3, size=2**30),
     ):
         assert len(encode(message)) <= content.MAX_CONTENT_BYTES
         assert decode(encode(message)) == message

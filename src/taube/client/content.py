@@ -6,6 +6,7 @@ newer version appends are ignored. What a content does to the store is `client.s
 Source: docs/protocol/content.md (CNT-01 ff.).
 """
 
+import re
 from typing import Annotated, Final, NamedTuple
 
 from taube.wire.packing import Meta, PackingError, Record, Unpacker, pack
@@ -15,6 +16,11 @@ MAX_TEXT_BYTES: Final = 16_384
 MAX_NAME_BYTES: Final = 128
 MAX_RECEIPT_IDS: Final = 512
 MAX_RESEND_SEQUENCES: Final = 256
+MAX_MEDIA_BYTES: Final = 2**30
+MAX_MEDIA_TYPE_BYTES: Final = 100
+MAX_FILE_NAME_BYTES: Final = 200
+MAX_THUMBHASH_BYTES: Final = 64
+REPLY_BYTES: Final = 48
 
 DELIVERED: Final = 1
 READ: Final = 2
@@ -24,6 +30,11 @@ MessageId = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Sequence = Annotated[int, Meta(ge=0, le=2**53)]
 """1, 2, 3, … for what a device sends to a chat and a receiver must not miss; 0 for what it may."""
 Milliseconds = Annotated[int, Meta(ge=0, le=2**53)]
+Reply = Annotated[bytes, Meta(max_length=REPLY_BYTES)]
+"""What is answered: message id (16) ‖ account id of its sender (32); empty when it is no answer."""
+Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Pixels = Annotated[int, Meta(ge=0, le=65_535)]
+"""0: not known."""
 
 
 class ContentError(ValueError):
@@ -37,6 +48,7 @@ class Text(Record, frozen=True, tag=1):
     sequence: Sequence
     sent_at_ms: Milliseconds
     text: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT_BYTES)]
+    reply_to: Reply = b""
 
 
 class Receipt(Record, frozen=True, tag=2):
@@ -86,6 +98,30 @@ class Leave(Record, frozen=True, tag=6):
     sent_at_ms: Milliseconds
 
 
+class Media(Record, frozen=True, tag=7):
+    """A file, sealed in the blob *blob* of the sender's server under *key*; its bytes are fetched when wanted."""
+
+    message_id: MessageId
+    sequence: Sequence
+    sent_at_ms: Milliseconds
+    blob: Bytes32
+    """The blob's name."""
+    key: Bytes32
+    hash: Bytes32
+    """SHA-256 of the sealed bytes."""
+    size: Annotated[int, Meta(ge=0, le=MAX_MEDIA_BYTES)]
+    """Bytes of the file before it was sealed."""
+    media_type: Annotated[str, Meta(min_length=1, max_length=MAX_MEDIA_TYPE_BYTES)]
+    """Such as image/jpeg; what the sender claims."""
+    width: Pixels = 0
+    height: Pixels = 0
+    thumbhash: Annotated[bytes, Meta(max_length=MAX_THUMBHASH_BYTES)] = b""
+    caption: Annotated[str, Meta(max_length=MAX_TEXT_BYTES)] = ""
+    reply_to: Reply = b""
+    name: Annotated[str, Meta(max_length=MAX_FILE_NAME_BYTES)] = ""
+    """The file's name; what the sender claims."""
+
+
 class Unknown(NamedTuple):
     """A kind that this version does not know: its header as far as it could be read, and all of its bytes."""
 
@@ -103,8 +139,11 @@ class _Header(Record, frozen=True):
     sent_at_ms: Milliseconds
 
 
-Known = Text | Receipt | Typing | Profile | ResendRequest | Leave
+Known = Text | Receipt | Typing | Profile | ResendRequest | Leave | Media
 Content = Known | Unknown
+
+_MEDIA_TYPE: Final = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
+"""A media type of RFC 6838 in small letters, without parameters."""
 
 _header: Final = Unpacker(_Header)
 _kinds: Final[dict[int, Unpacker[Known]]] = {
@@ -114,6 +153,7 @@ _kinds: Final[dict[int, Unpacker[Known]]] = {
     4: Unpacker[Known](Profile),
     5: Unpacker[Known](ResendRequest),
     6: Unpacker[Known](Leave),
+    7: Unpacker[Known](Media),
 }
 
 
@@ -151,8 +191,24 @@ def _check(content: Known) -> None:
         raise ContentError(f"text is above the limit of {MAX_TEXT_BYTES} bytes")
     if isinstance(content, Profile) and _size(content.name) > MAX_NAME_BYTES:
         raise ContentError(f"name is above the limit of {MAX_NAME_BYTES} bytes")
+    if isinstance(content, Text | Media) and len(content.reply_to) not in (0, REPLY_BYTES):
+        raise ContentError(f"a reply names {REPLY_BYTES} bytes, or none")
+    if isinstance(content, Media):
+        _check_media(content)
     if isinstance(content, Typing) and content.sequence != 0:
         raise ContentError("typing has no sequence number")
+
+
+def _check_media(media: Media) -> None:
+    for what, text, most in (
+        ("media type", media.media_type, MAX_MEDIA_TYPE_BYTES),
+        ("caption", media.caption, MAX_TEXT_BYTES),
+        ("file name", media.name, MAX_FILE_NAME_BYTES),
+    ):
+        if _size(text) > most:
+            raise ContentError(f"{what} is above the limit of {most} bytes")
+    if not _MEDIA_TYPE.fullmatch(media.media_type):
+        raise ContentError("the media type is none")
 
 
 def _size(text: str) -> int:
