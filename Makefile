@@ -6,12 +6,13 @@
 # make test-slow   the long random runs, before anything is called done
 # make bench    measures what the server costs and writes bench/results.json; QUICK=1 make bench: one short run
 # make chaos    faults for half an hour (MINUTES=30): crashes, power cuts, full disks; says what was broken; SEED=n replays it
+# make fuzz     feeds arbitrary bytes to everything that parses a stranger's for an hour (MINUTES=60, TARGET=name for one)
 # make docs     writes the generated tables and vectors anew
 # make lock     writes the locked requirements anew (needs uv)
 # make clean    removes what can be made again (.venv/, Node's packages, the built app, caches, the server of make run)
 
 .POSIX:
-.PHONY: help setup dev run test check test-slow bench chaos docs lock clean lint
+.PHONY: help setup dev run test check test-slow bench chaos fuzz docs lock clean lint
 
 BIN = .venv/bin
 WITH_PATH = PATH="$$PWD/$(BIN):$$PATH"
@@ -51,6 +52,10 @@ bench: dev
 
 chaos: dev
 	@$(BIN)/python -m tests.chaos --minutes $${MINUTES:-30} $${SEED:+--seed $$SEED}
+
+fuzz: dev
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh fuzz
+	@$(BIN)/python -m tests.fuzz --minutes $${MINUTES:-60} $${TARGET:+--target $$TARGET}
 
 docs: dev
 	@$(BIN)/python scripts/generate_vectors.py

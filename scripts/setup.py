@@ -2,6 +2,7 @@
 
     python -m scripts.setup run     what the server, the command line and the phone app need
     python -m scripts.setup dev     and what the tests need
+    python -m scripts.setup fuzz    and the fuzzer, where there is one
 
 Standard library only. It asks nothing, shows progress on a terminal, and says in one sentence what is missing.
 """
@@ -28,7 +29,7 @@ from scripts.node import (
 )
 
 PYTHON = VENV / "bin" / "python"
-LOCKS = {"run": ["run.txt"], "dev": ["run.txt", "dev.txt"]}
+LOCKS = {"run": ["run.txt"], "dev": ["run.txt", "dev.txt"], "fuzz": ["run.txt", "dev.txt", "fuzz.txt"]}
 
 
 def fingerprint(level: str) -> str:
@@ -54,9 +55,12 @@ def link_node() -> None:
 
 
 def is_done(level: str) -> bool:
-    """Whether an earlier set-up of this level, or of a higher one, still holds."""
+    """Whether an earlier set-up of this level, or of a higher one, still holds; the fuzzer is one of its own."""
     if not PYTHON.exists():
         return False
+    if level == "fuzz":
+        stamp = VENV / "taube-fuzz.stamp"
+        return stamp.exists() and stamp.read_text() == fingerprint(level)
     stamps = (VENV / f"taube-{name}.stamp" for name in ("run", "dev") if name == level or name == "dev")
     wanted = {fingerprint("run"), fingerprint("dev")} if level == "run" else {fingerprint("dev")}
     return any(stamp.exists() and stamp.read_text() in wanted for stamp in stamps)
@@ -157,7 +161,7 @@ def progress(text: str) -> None:
 def main(arguments: list[str]) -> int:
     """Set up the level named; 0 if all is there."""
     if len(arguments) != 1 or arguments[0] not in LOCKS:
-        print("usage: setup.py run|dev", file=sys.stderr)
+        print("usage: setup.py run|dev|fuzz", file=sys.stderr)
         return 64
     level = arguments[0]
     guard = os.open(ROOT / "requirements", os.O_RDONLY)

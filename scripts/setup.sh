@@ -1,5 +1,5 @@
 #!/bin/sh
-# Finds a Python that is new enough and lets it do the rest (scripts/setup.py). Usage: sh scripts/setup.sh run|dev
+# Finds a Python that is new enough and lets it do the rest (scripts/setup.py). Usage: sh scripts/setup.sh run|dev|fuzz
 set -u
 cd "$(dirname "$0")/.." || exit 1
 new_enough='import sys; sys.exit(sys.version_info < (3, 11))'

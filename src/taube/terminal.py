@@ -53,7 +53,7 @@ def _safe_character(character: str) -> str:
 def json_line(record: dict[str, object]) -> str:
     """*record* as one line of JSON; characters that could harm a terminal are escaped, all others are as they are."""
     text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-    if text.isascii():
+    if text.isascii() and "\x7f" not in text:
         return text
     return "".join(_escape(character) if is_harmful(character) else character for character in text)
 

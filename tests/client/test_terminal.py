@@ -79,6 +79,10 @@ def test_progress_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None
     assert screen.getvalue().endswith("\r\x1b[K")
 
 
+def test_json_for_a_terminal_escapes_the_one_control_character_that_is_neither_low_nor_beyond_ascii() -> None:
+    assert json_line({"text": "a\x7fb"}) == '{"text":"a\\u007fb"}'
+
+
 def test_a_qr_code_is_a_square_with_a_quiet_border() -> None:
     lines = qr_code("https://chat.example/c#" + "A" * 130).splitlines()
     plain = [line.removeprefix("\x1b[30;107m").removesuffix("\x1b[0m") for line in lines]

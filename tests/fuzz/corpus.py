@@ -1,0 +1,247 @@
+"""The inputs that are kept, one small file of base64 lines for each target, and those that the test vectors give.
+
+`corpus/NAME.txt` is what fuzzing found worth keeping, sorted, so that two runs differ in few lines. The seeds are made
+anew from tests/vectors and from what a proper client sends, and are not kept in a file.
+"""
+
+import base64
+import contextlib
+import json
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from taube.client import contacts
+from taube.wire import codec
+from taube.wire import messages as m
+from tests.fuzz import world as w
+from tests.fuzz.targets import ASKS, CUT, UPGRADE, masked
+
+FOLDER: Final = Path(__file__).with_name("corpus")
+VECTORS: Final = Path(__file__).resolve().parent.parent / "vectors"
+MOST_BYTES: Final = 1_000_000
+
+
+def kept(name: str) -> list[bytes]:
+    """The inputs kept for the target *name*."""
+    path = FOLDER / f"{name}.txt"
+    return [base64.b64decode(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def keep(name: str, inputs: Iterable[bytes]) -> int:
+    """Keep exactly these; gives the size of the file."""
+    lines = sorted({base64.b64encode(data).decode() for data in inputs if data}, key=lambda line: (len(line), line))
+    FOLDER.mkdir(exist_ok=True)
+    return (FOLDER / f"{name}.txt").write_text("".join(line + "\n" for line in lines))
+
+
+# ---------------------------------------------------------------- seeds
+
+
+def seeds(name: str) -> list[bytes]:
+    """What the target *name* begins with."""
+    return _SEEDS[name]()
+
+
+def _load(name: str) -> Any:
+    return json.loads((VECTORS / f"{name}.json").read_text())
+
+
+def _frames() -> list[bytes]:
+    wire = _load("wire")
+    return _hex(wire, "frame")
+
+
+def _hex(value: Any, key: str) -> list[bytes]:
+    """Every text of hexadecimal digits that stands under *key* anywhere in *value*."""
+    if isinstance(value, dict):
+        own = [bytes.fromhex(value[key])] if isinstance(value.get(key), str) else []
+        return own + [found for each in value.values() for found in _hex(each, key)]
+    return [found for each in value for found in _hex(each, key)] if isinstance(value, list) else []
+
+
+def _story() -> list[bytes]:
+    """The frames of a client that does everything once, in the world that targets run in."""
+    person, newcomer = w.PERSON, w.NEWCOMER
+    return [
+        codec.encode(message)
+        for message in (
+            m.Hello([1]),
+            m.Register(1, w.INVITATION, newcomer.genesis, newcomer.device_list()),
+            m.ReadGate(2, bytes(32)),
+            m.ClaimGate(3, bytes(32), b"value"),
+            m.FetchCertificate(4, person.account),
+            m.ClaimKeyPackage(5, w.ADDRESS, 1),
+            m.Send(6, 0, [w.ADDRESS, bytes(41)], b"kept"),
+            m.Login(7, person.account, person.device_id(0), w.SIGNATURE),
+            m.Acknowledge(1),
+            m.PublishKeyPackages(8, 1, [b"package"], b"last"),
+            m.MintAddresses(9, 2),
+            m.Send(10, m.FLAG_EPHEMERAL, [w.ADDRESS], b"gone"),
+            m.RevokeAddress(11, w.SERIAL),
+            m.PublishDeviceList(12, person.account, person.device_list(2, (0, 1))),
+            m.AskKnowledge(13),
+            m.DeleteAccount(14),
+        )
+    ]
+
+
+def _commands() -> list[bytes]:
+    story = _story()
+    device = [story[0], story[7]]
+    other = [b"\xc0\x01", story[0], story[6], b"\xc0\x00"]
+    alone = [CUT.join([story[0], frame]) for frame in story] + [CUT.join([*device, frame]) for frame in story]
+    revoked = [*device, codec.encode(m.PublishDeviceList(12, w.PERSON.account, w.PERSON.device_list(3, (1,))))]
+    return [CUT.join(story), *alone, CUT.join([*device, *other, b"\xc0\x10"]), CUT.join([*device, *other, story[8]]),
+            CUT.join([*device, b"\xc0\x01", *device]), CUT.join(revoked)]  # fmt: skip
+
+
+def _server_session() -> list[bytes]:
+    story = _story()
+    return [CUT.join(bytes([number]) + frame for frame in (story[0], story[7], *story)) for number in range(9)]
+
+
+def _client_session() -> list[bytes]:
+    welcome = codec.encode(m.Welcome(1, bytes(32), "https://taube.example", 1, bytes(16)))
+    found = [b"\x7f" + welcome + CUT + bytes([ask]) + CUT + b"\x7f" + reply
+             for ask in range(len(ASKS)) for reply in _replies()]  # fmt: skip
+    device = [b"\x7f" + welcome, b"\x01" + codec.encode(m.LoggedIn(1, 1, 1))]
+    rest = [b"\x7f" + codec.encode(each) for each in (m.Deliver(1, bytes(8), b"x"), m.CaughtUp(1), m.Replaced())]
+    return [*found, CUT.join(device + rest)]
+
+
+def _replies() -> list[bytes]:
+    return [
+        codec.encode(message)
+        for message in (m.Done(1), m.Failed(1, 20), m.LoggedIn(1, 1, 1), m.Sent(1, b"\0"), m.GateState(1, b"x"))
+    ]
+
+
+def _requests() -> list[bytes]:
+    hello = masked(0x82, codec.encode(m.Hello([1])))
+    paths = [b"/", b"/i", b"/c", b"/v1/socket", b"/.well-known/taube", b"/none", b"http://x/", b"*"]
+    plain = [b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n" for path in paths]
+    more = [
+        UPGRADE + hello,
+        UPGRADE + CUT + hello,
+        UPGRADE[:50] + CUT + UPGRADE[50:] + hello[:3] + CUT + hello[3:],
+        b"HEAD / HTTP/1.0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        b"PUT / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n" + CUT + b"hello",
+        plain[0] + plain[1],
+        plain[0][:10] + CUT + plain[0][10:],
+        b"GET / HTTP/1.1\r\nX: " + b"y" * 9000,
+        b"\x16\x03\x01",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ]
+    return plain + more
+
+
+def _websocket() -> list[bytes]:
+    story = _story()
+    whole = CUT.join(b"\x82" + frame for frame in story)
+    split = [
+        b"\x02" + story[0][:2],
+        b"\x80" + story[0][2:],
+        b"\x89ping",
+        b"\x8apong",
+        b"\x82" + story[2],
+        b"\x88\x03\xe8",
+    ]
+    odd = [
+        b"\x81text",
+        b"\x83what",
+        b"\x88",
+        b"\x89" + b"x" * 126,
+        b"\x00",
+        b"\x70\x82\x05hello",
+        b"\x70\x82\xff" + b"\x7f" * 8,
+    ]
+    return [whole, CUT.join(split), *(CUT.join([b"\x82" + story[0], each]) for each in odd), *odd]
+
+
+def _tls() -> list[bytes]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    out = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), out).do_handshake()
+    hello = out.read()
+    return [
+        hello,
+        hello[:20] + CUT + hello[20:],
+        b"\x16",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x15\x03\x03\x00\x02\x02\x28",
+        b"\x80\x2e\x01",
+    ]
+
+
+def _links() -> list[bytes]:
+    link = contacts.contact_link(contacts.ContactLink(w.ORIGIN, w.PERSON.account, w.ADDRESS, "Alice Müller"))
+    texts = [
+        link,
+        "https://taube.example/i#MDEyMzQ1Njc4OWFiY2RlZg",
+        "https://taube.example:8443/",
+        "http://[::1]:80",
+        "ab" * 32,
+    ]
+    return [text.encode() for text in texts]
+
+
+def _names() -> list[bytes]:
+    return [
+        text.encode()
+        for text in (
+            "Alice",
+            "Ａｌｉｃｅ",
+            "a\u202eb\u200d",
+            "ﬁ ǅ İ",
+            "0" * 32,
+            "🕊️" * 40,
+            "a\tb\nc\u2028d",
+            "e\u0301" * 70,
+        )
+    ]
+
+
+def _settings() -> list[bytes]:
+    return [
+        b"unused_months = 3\n[listener]\nconnections = 3\nhead_timeout_s = 1.5\n[mailboxes]\ncapacity_bytes = 1_000\n",
+        b"[limits]\nkeys = 5\nlimits = 3\n[sqlite]\n[drain]\nflush_s = 1\n[connection]\ndevice_ping_s = true\n",
+        b"listener = 4\nnothing = 'x'\n",
+    ]
+
+
+def _lists() -> list[bytes]:
+    core = _load("core")
+    made = [
+        person.genesis + person.device_list(numbers=numbers)
+        for person in (w.PERSON, w.NEWCOMER)
+        for numbers in ((0,), (0, 1, 2))
+    ]
+    return made + [_unpacked(found) for found in _hex(core, "certificate")]
+
+
+def _unpacked(certificate: bytes) -> bytes:
+    """Genesis statement and list of a certificate: an array of two byte strings."""
+    at = 1 + 2 + 65
+    return certificate[3:at] + certificate[at + (2 if certificate[at] == 0xC4 else 3) :]
+
+
+_SEEDS: Final = {
+    "frames": _frames,
+    "server_session": _server_session,
+    "client_session": _client_session,
+    "commands": _commands,
+    "port": _requests,
+    "websocket": _websocket,
+    "tls_port": _tls,
+    "links": _links,
+    "names": _names,
+    "contents": lambda: _hex(_load("content"), "bytes"),
+    "device_lists": _lists,
+    "settings": _settings,
+}

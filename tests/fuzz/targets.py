@@ -1,0 +1,434 @@
+"""What is fuzzed: for each target one function that takes any bytes, and raises only if something is broken.
+
+Each gives a set of short texts that say what came of the input. The parsers below it are native and show no coverage,
+so that the runner takes every new text as progress. An input that means several things in a row is cut at `CUT`: 0xC1
+is the one byte that MessagePack never uses.
+
+It knows no fuzzer: `python -m tests.fuzz` drives it, and `test_corpus.py` replays what was found.
+"""
+
+import functools
+import tempfile
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from taube import terminal
+from taube.client import contacts, content, devices
+from taube.client.errors import WrongInput
+from taube.server import admin, config, folder, secrets
+from taube.server.config import OperatorError
+from taube.server.services import accounts
+from taube.wire import codec, errors, session
+from taube.wire import messages as m
+from taube.wire.errors import FrameError, WireError
+from taube.wire.packing import Unpacker, pack
+from tests.fuzz import world as w
+
+CUT: Final = b"\xc1\xc1"
+Outcomes = Set[str]
+
+
+def pieces(data: bytes) -> list[bytes]:
+    return data.split(CUT)
+
+
+def expect(truth: object, sentence: str) -> None:
+    if not truth:
+        raise w.Broken(sentence)
+
+
+# ---------------------------------------------------------------- frames
+
+
+def frames(data: bytes) -> Outcomes:
+    """A frame as either end decodes it; what was decoded is encoded and decoded to the same again."""
+    return {"command " + _frame(codec.decode_command, data), "reply " + _frame(codec.decode_reply_or_event, data)}
+
+
+def _frame(decode: Callable[[bytes], Any], data: bytes) -> str:
+    try:
+        message = decode(data)
+    except FrameError as error:
+        expect(error.kind.code in errors.CATALOGUE and 0 <= error.request < 2**32, "a refusal that cannot be sent")
+        return f"{error.kind.name} {bool(error.request)} {w.plain(error.detail)}"
+    again = codec.encode(message)
+    expect(decode(again) == message, "another message after encoding and decoding")
+    expect(decode(memoryview(again)) == message, "another message from a view")
+    return f"{type(message).__name__} {len(again) == len(data)}"
+
+
+SAYS: Final[tuple[Callable[[int], Any], ...]] = (
+    lambda n: m.Failed(n, 20, 0, ""),
+    lambda n: m.Failed(n, 8, 1, ""),
+    lambda n: m.LoggedIn(n, 1, 1),
+    lambda n: m.Done(n),
+    lambda n: m.Replaced(),
+    lambda n: m.Draining(5),
+    lambda n: m.Deliver(1, bytes(8), b"x"),
+    lambda n: m.Welcome(1, bytes(32), "https://taube.example", 1, bytes(16)),
+)
+
+
+def server_session(data: bytes) -> Outcomes:
+    """Frames to a server's session; the first byte of each piece says what the server answers to it."""
+    end = session.ServerSession(nonce=bytes(32), origin="https://taube.example", now_ms=1, generation=bytes(16))
+    came: set[str] = set()
+    for piece in pieces(data)[:64]:
+        before = end.state
+        request = 0
+        try:
+            command = end.receive(piece[1:])
+            request = getattr(command, "request", 0)
+            came.add(f"{before.value}: {type(command).__name__} → {end.state.value}")
+        except FrameError as error:
+            expect(end.state is before, "a refused frame changed the state")
+            came.add(f"{before.value}: {error.kind.name}")
+            end.failed(error.request, error)
+        if piece and piece[0] < len(SAYS):
+            say = SAYS[piece[0]](request)
+            try:
+                codec.decode_reply_or_event(end.encode(say))
+                came.add(f"{type(say).__name__} → {end.state.value}")
+            except WireError:
+                pass
+    return came
+
+
+ASKS: Final[tuple[Callable[[int], m.Command], ...]] = (
+    lambda n: m.Register(n, bytes(16), bytes(65), bytes(70)),
+    lambda n: m.Login(n, bytes(32), bytes(16), bytes(64)),
+    lambda n: m.Send(n, 0, [bytes(41)], b"x"),
+    lambda n: m.MintAddresses(n, 1),
+    lambda n: m.RevokeAddress(n, bytes(8)),
+    lambda n: m.PublishKeyPackages(n, 1, [b"x"]),
+    lambda n: m.ClaimKeyPackage(n, bytes(41), 1),
+    lambda n: m.ClaimGate(n, bytes(32), b"x"),
+    lambda n: m.ReadGate(n, bytes(32)),
+    lambda n: m.PublishDeviceList(n, bytes(32), bytes(70)),
+    lambda n: m.FetchCertificate(n, bytes(32)),
+    lambda n: m.AskKnowledge(n),
+    lambda n: m.DeleteAccount(n),
+)
+
+
+def client_session(data: bytes) -> Outcomes:
+    """Frames to a client's session; the first byte of each piece says what the client asks before it."""
+    end = session.ClientSession()
+    came: set[str] = set()
+    end.hello()
+    for piece in pieces(data)[:64]:
+        before, under_way = end.state, end.under_way
+        if piece and piece[0] <= len(ASKS):
+            try:
+                frame = end.acknowledge(1) if piece[0] == len(ASKS) else end.request(ASKS[piece[0]])[1]
+                codec.decode_command(frame)
+            except WireError as error:
+                expect(
+                    (end.state, end.under_way) == (before, under_way), "a request that was refused changed something"
+                )
+                came.add(f"{before.value}: may not ask {piece[0]}: {error.kind.name}")
+        if len(piece) < 2:
+            continue
+        before = end.state
+        try:
+            message = end.receive(piece[1:])
+            came.add(f"{before.value}: {w.said(message)} → {end.state.value}")
+        except FrameError as error:
+            came.add(f"{before.value}: {error.kind.name} {w.plain(error.detail)}")
+    return came
+
+
+def commands(data: bytes) -> Outcomes:
+    """Frames to one of two connections with everything behind them.
+
+    A piece that begins with 0xC0 lets time pass and says by its last bit which line the pieces after it go to.
+    """
+    world = w.World()
+    lines = [w.Line(), w.Line()]
+    connections = [world.connect(line) for line in lines]
+    for each in connections:
+        each.opened()
+    at = 0
+    for piece in pieces(data)[:64]:
+        if piece[:1] == b"\xc0":
+            at = piece[-1] & 1
+            world.later(piece[-1] / 16)
+        elif piece:
+            connections[at].received(memoryview(piece))
+            world.run()
+    world.later(1)
+    for each in connections:
+        each.lost()
+    world.later(400)
+    expect(not len(world.hub), "a connection that is lost is still known")
+    frames = [codec.decode_reply_or_event(frame) for line in lines for frame in line.written]
+    return {w.said(message) for message in frames} | {str(min(len(frames), 20))}
+
+
+# ---------------------------------------------------------------- the port
+
+
+@functools.cache
+def _port() -> w.Port:
+    return w.Port()
+
+
+@functools.cache
+def _tls_port() -> w.Port:
+    from taube.server.gateway.listener import tls_context
+    from tests.server.rawclient import certificate
+
+    with tempfile.TemporaryDirectory() as name:
+        return w.Port(tls_context(*certificate(Path(name))))
+
+
+def port(data: bytes) -> Outcomes:
+    """Any bytes, in pieces, to the port that speaks plain HTTP (on loopback)."""
+    return w.outcomes(_port().play(pieces(data)[:64]))
+
+
+UPGRADE: Final = (
+    b"GET /v1/socket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+def websocket(data: bytes) -> Outcomes:
+    """Frames to an upgraded connection; a piece begins with the frame's first byte, or with 0x7x and goes as it is."""
+    sent = [UPGRADE]
+    for piece in pieces(data)[:64]:
+        if piece and piece[0] & 0x70 == 0x70:
+            sent.append(piece[1:])
+        elif piece:
+            sent.append(masked(piece[0], piece[1:]))
+    return w.outcomes(_port().play(sent))
+
+
+def masked(first: int, payload: bytes) -> bytes:
+    """A client's WebSocket frame, with the mask of four zeros."""
+    size = len(payload)
+    if size < 126:
+        length = bytes([0x80 | size])
+    elif size < 65_536:
+        length = b"\xfe" + size.to_bytes(2, "big")
+    else:
+        length = b"\xff" + size.to_bytes(8, "big")
+    return bytes([first]) + length + bytes(4) + payload
+
+
+def tls_port(data: bytes) -> Outcomes:
+    """Any bytes, in pieces, to the port that speaks TLS."""
+    answer = _tls_port().play(pieces(data)[:64])
+    if answer[:4] == b"HTTP":
+        return w.outcomes(answer)
+    return {"TLS " + answer[:1].hex() + answer[5:7].hex()} if answer else {"nothing"}
+
+
+# ---------------------------------------------------------------- texts
+
+
+def _text(data: bytes) -> str:
+    """Bytes as a command line brings them: what is no UTF-8 becomes lone surrogates."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def links(data: bytes) -> Outcomes:
+    """A text as contact link, invitation link and origin."""
+    text = _text(data)
+    came = set()
+    try:
+        link = contacts.parse_contact_link(text)
+        expect(
+            contacts.parse_contact_link(contacts.contact_link(link)) == link, "another link after writing and reading"
+        )
+        name = contacts.clean_name(link.name)
+        expect(name == contacts.clean_name(name), "a name that cleans further")
+        came.add(f"contact {bool(name)} {name == link.name}")
+    except WrongInput as error:
+        came.add(f"no contact: {w.plain(str(error))}")
+    try:
+        origin, _ = devices.parse_invitation(text)
+        came.add(f"invitation {bool(origin)}")
+    except WrongInput as error:
+        came.add(f"no invitation: {w.plain(str(error))}")
+    for number, parse in enumerate((folder.check_origin, _admin_invitation, admin._account)):
+        try:
+            parse(text)
+            came.add(f"{number} is one")
+        except OperatorError as error:
+            came.add(f"{number}: {w.plain(error.sentence)}")
+    return came
+
+
+def _admin_invitation(text: str) -> bytes:
+    return admin._invitation(Path("/nowhere"), text)
+
+
+def names(data: bytes) -> Outcomes:
+    """A text that somebody else chose, as a name and as it reaches a terminal."""
+    text = _text(data)
+    line = contacts.one_line(text)
+    expect(
+        len(line) <= contacts.MAX_NAME and len(line.encode("utf-8", "surrogatepass")) <= content.MAX_NAME_BYTES, "long"
+    )
+    expect(line.isprintable(), "a name that is not printable")
+    expect(contacts.skeleton(line) == contacts.skeleton(contacts.skeleton(line)), "a skeleton of a skeleton")
+    contacts.clean_name(text)
+    for safe in (
+        terminal.safe_line(text),
+        terminal.safe_text(text, "  ").replace("\n", " "),
+        terminal.json_line({"a": text}),
+    ):
+        expect(not any(terminal.is_harmful(c) for c in safe), "a harmful character reaches the terminal")
+    return {f"{min(len(line), 3)} {line == text} {contacts.clean_name(text) == line}"}
+
+
+def contents(data: bytes) -> Outcomes:
+    """What stands inside the encryption; what was decoded is encoded and decoded to the same again."""
+    try:
+        found = content.decode(data)
+    except content.ContentError as error:
+        return {w.plain(str(error))}
+    expect(content.decode(content.encode(found)) == found, "another content after encoding and decoding")
+    return {type(found).__name__}
+
+
+_list: Final = Unpacker(accounts.DeviceList)
+
+
+def device_lists(data: bytes) -> Outcomes:
+    """A genesis statement and a signed list, as a server checks them: with real signatures, and as if all were good."""
+    came = set()
+    for verify in (secrets.verify, lambda key, signature, message: True):
+        try:
+            new = accounts.check_new(data[:65], data[65:], verify)
+            expect(pack(_list.unpack(pack(new.device_list))) == pack(new.device_list), "another list")
+            came.add("good")
+        except WireError as error:
+            came.add(error.kind.name + w.plain(error.detail))
+    return came
+
+
+# ---------------------------------------------------------------- files
+
+
+@functools.cache
+def _folder() -> Path:
+    made = tempfile.TemporaryDirectory(prefix="taube-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+    _kept.append(made)
+    return Path(made.name)
+
+
+_kept: Final[list[tempfile.TemporaryDirectory[str]]] = []
+
+
+def settings(data: bytes) -> Outcomes:
+    """A server's configuration file."""
+    file = _folder() / "taube.toml"
+    file.write_bytes(data)
+    try:
+        return {"read" + str(config.read_config(file) == config.ServerConfig())}
+    except OperatorError as error:
+        return {w.plain(error.sentence.replace(str(file), ""))}
+
+
+# ---------------------------------------------------------------- the table
+
+
+@dataclass(frozen=True)
+class Target:
+    """*play* is what is fuzzed, *files* the modules whose lines are counted, *words* what mutations put in."""
+
+    play: Callable[[bytes], Outcomes]
+    files: tuple[str, ...]
+    words: tuple[bytes, ...] = ()
+    most_bytes: int = 4096
+    share: float = 1.0
+
+
+HTTP: Final = tuple(
+    (
+        b"GET |HEAD |POST |CONNECT |OPTIONS * |/v1/socket|/i|/c|/.well-known/taube|http://x/|?a=b|#f|%00|%2e%2e/"
+        b"| HTTP/1.1\r\n| HTTP/1.0\r\n|\r\n\r\n|Host: x\r\n|Upgrade: websocket\r\n|Connection: Upgrade\r\n"
+        b"|Connection: keep-alive\r\n|Sec-WebSocket-Version: 13\r\n|Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        b"|Content-Length: |Content-Length: 5\r\n|Transfer-Encoding: chunked\r\n|0\r\n\r\n|5\r\nhello\r\n"
+        b"|Expect: 100-continue\r\n|PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    ).split(b"|")
+)
+PACKED: Final = (
+    CUT,
+    *(bytes([first]) for first in (0x80, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0x96, 0xA0, 0xC0, 0xC2, 0xC3)),
+    *(b"\xc4" + bytes([size]) for size in (8, 16, 32, 41, 64, 65)),
+    *(bytes.fromhex(text) for text in ("c50100", "cc80", "cdffff", "ceffffffff", "cf0020000000000000", "d920")),
+    *(bytes.fromhex(text) for text in ("dc0010", "dd00000005", "cb7ff0000000000000", "d3ffffffffffffffff")),
+)
+LINK: Final = tuple(
+    b"https://|http://127.0.0.1|/c#|/i#|[::1]|:443|#|?|@|%|\xe2\x80\xae|\xc2\xad|\xef\xbc\xa1".split(b"|")
+)
+TOML: Final = tuple(
+    (
+        b"[mailboxes]\n|[limits]\n|[sqlite]\n|[listener]\n|[connection]\n|[drain]\n|unused_months|window_bytes|keys"
+        b"|flush_s|= |inf|nan|-1|1e400|0x|true|\"\"\"|'''|[[|]]|{|}|1979-05-27|.|#|_"
+    ).split(b"|")
+)
+
+TARGETS: Final[dict[str, Target]] = {
+    "frames": Target(frames, ("wire/codec.py", "wire/packing.py"), PACKED),
+    "server_session": Target(server_session, ("wire/session.py", "wire/codec.py"), PACKED),
+    "client_session": Target(client_session, ("wire/session.py", "wire/codec.py"), PACKED),
+    "commands": Target(
+        commands,
+        (
+            "server/gateway/connection.py",
+            "server/gateway/dispatch.py",
+            "server/services/accounts.py",
+            "server/services/mailboxes.py",
+            "server/services/keys.py",
+            "server/services/addresses.py",
+            "server/services/gates.py",
+            "server/limits.py",
+        ),
+        PACKED,
+        share=2,
+    ),
+    "port": Target(
+        port, ("server/gateway/listener.py", "server/gateway/websocket.py", "server/pages.py"), (CUT, *HTTP), share=2
+    ),
+    "websocket": Target(
+        websocket,
+        ("server/gateway/websocket.py", "server/gateway/connection.py"),
+        (*PACKED, b"\x82", b"\x02", b"\x80"),
+        share=2,
+    ),
+    "tls_port": Target(
+        tls_port, ("server/gateway/listener.py",), (CUT, b"\x16\x03\x01", b"\x15\x03\x03", b"\x17\x03\x03", b"\x14")
+    ),
+    "links": Target(
+        links,
+        (
+            "client/contacts.py#contact_link,parse_contact_link,one_line,clean_name",
+            "client/devices.py#decode_base64,split_link,parse_invitation",
+            "server/folder.py#check_origin,is_loopback",
+            "server/admin.py#_invitation,_account",
+        ),
+        LINK,
+    ),
+    "names": Target(
+        names,
+        (
+            "client/contacts.py#one_line,clean_name,skeleton",
+            "terminal.py#is_harmful,_is_tag,safe_line,safe_text,_safe_character,json_line,_escape",
+        ),
+        LINK,
+        512,
+    ),
+    "contents": Target(contents, ("client/content.py",), PACKED),
+    "device_lists": Target(
+        device_lists,
+        ("server/services/accounts.py#check_genesis,check_list,check_new", "server/secrets.py#verify"),
+        PACKED,
+    ),
+    "settings": Target(settings, ("server/config.py#read_config,_set",), TOML),
+}
