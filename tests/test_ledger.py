@@ -15,7 +15,7 @@ from tests.canaries import scan_for
 from tests.spec import spec
 
 ROOT = Path(__file__).resolve().parent.parent
-MEMORY_ONLY = {ledger.SOURCE, ledger.BUDGET, ledger.LIVE_CONNECTION}
+MEMORY_ONLY = {ledger.SOURCE, ledger.BUDGET, ledger.LIVE_CONNECTION, ledger.WAKING}
 
 
 @spec("DEL-26")

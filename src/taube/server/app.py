@@ -34,13 +34,16 @@ from taube.server.gateway.dispatch import Dispatch
 from taube.server.gateway.hub import Hub
 from taube.server.gateway.listener import Listener, http_protocols, tls_context
 from taube.server.limits import Limits
-from taube.server.ops import workers
+from taube.server.ops import waking, workers
 from taube.server.ops.lifecycle import Lifecycle, Stage, ops_pages
 from taube.server.ops.observe import METRICS, Log, PrometheusMetrics, silence_libraries, standard_error
+from taube.server.ops.waking import Waking
 from taube.server.ops.workers import GuardedTime, Workers, written
-from taube.server.ports import Store, StoreUnusable, Tables
+from taube.server.ports import QueueNumber, Store, StoreUnusable, Tables
+from taube.server.providers.web_push import WebPush
 from taube.server.services import identity
 from taube.server.services.mailboxes import Mailboxes
+from taube.server.services.push import Wakeups
 from taube.server.stores.sqlite import SqliteStore
 from taube.wire.errors import WireError
 from taube.wire.session import ServerSession
@@ -104,7 +107,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self.log = log or Log(standard_error(), wall_ms)
         self._time: GuardedTime
-        self.metrics = PrometheusMetrics(METRICS + workers.METRICS)
+        self.metrics = PrometheusMetrics(METRICS + workers.METRICS + waking.METRICS)
         self.lifecycle = Lifecycle()
         self.hub = Hub()
         self.origin = self.url = self.ops_url = ""
@@ -124,6 +127,9 @@ class Server:
         self._keys_timer: asyncio.TimerHandle | None = None
         self._storage_failed_at = float("-inf")
         self._workers: Workers
+        self._push_key: secrets.PushKey
+        self._wakeups = Wakeups(self._config.push)
+        self._waking: Waking
         self._loops: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------ start
@@ -153,7 +159,7 @@ class Server:
         undo.callback(self.store.close)
         await self._keep_name()
         self._check_names(tls)
-        self._build(sockets, tls, await self._establish())
+        self._build(sockets, tls, await self._establish(), undo)
         await self._open_ops(undo)
         self._remember_options()
         self._listener.start()
@@ -268,18 +274,46 @@ class Server:
         self._time = GuardedTime(guarded, self._loop.time, wall_ms)
         own = await self.ask(self._identity)
         self._generation = own.generation
+        self._push_key = secrets.PushKey(await self.ask(lambda tables: identity.push_key(tables, secrets.PushKey.make)))
         return secrets.AddressKeys(own.address_keys, own.current_key)
 
     def _identity(self, tables: Tables) -> identity.Identity:
         return identity.establish(tables, os.urandom, self._time.guarded_ms())
 
-    def _build(self, sockets: list[socket.socket], tls: ssl.SSLContext | None, sealer: secrets.AddressKeys) -> None:
+    def _build(
+        self,
+        sockets: list[socket.socket],
+        tls: ssl.SSLContext | None,
+        sealer: secrets.AddressKeys,
+        undo: contextlib.AsyncExitStack,
+    ) -> None:
         self._sealer = sealer
         self._mailboxes = Mailboxes(
             self._config.mailboxes,
             self.store,
             self._time.hour,
             self._turn.arm,
+            self._call,
+        )
+        push = WebPush(
+            self._config.push,
+            subject=self.origin,
+            authorize=self._push_key.authorization,
+            encrypt=lambda content, key, secret: secrets.encrypt_push(
+                content, key, secret, os.urandom(16), secrets.PushKey.make()
+            ),
+            now_s=time.time,
+        )
+        undo.callback(push.close)
+        self._waking = Waking(
+            self._wakeups,
+            store=self.store,
+            push=push.push,
+            leads_inside=push.leads_inside,
+            waits=self._mailboxes.waits,
+            ended=lambda mailbox: self._mailboxes.set_wakes(mailbox, False),
+            monotonic=self._loop.time,
+            metrics=self.metrics,
         )
         self._dispatch = Dispatch(
             origin=self.origin,
@@ -294,6 +328,8 @@ class Server:
             metrics=self.metrics,
             log_bug=self.log.bug,
             is_full=self._is_full,
+            came=self._wakeups.came,
+            check_push=self._waking.check,
         )
         self._workers = Workers(
             store=self.store,
@@ -310,7 +346,7 @@ class Server:
             sockets,
             tls=tls,
             connect=self._connect,
-            application=pages.public_pages(self.origin),
+            application=pages.public_pages(self.origin, self._push_key.public),
             config=listener,
             may_connect=lambda source: not self._limits.spend("connect", self._loop.time(), source=source),
             refused=lambda reason: self.metrics.count("connections_refused", reason=reason),
@@ -451,8 +487,19 @@ class Server:
         self._lag_timer = self._loop.call_later(1.0, self._feel_lag, now + 1.0)
 
     def _start_loops(self) -> None:
-        self._loops = self._loop.create_task(self._workers.run())
+        self._loops = self._loop.create_task(self._run_loops())
         self._loops.add_done_callback(self._loops_ended)
+
+    async def _run_loops(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._workers.run())
+            group.create_task(self._waking.run())
+
+    def _call(self, queue: QueueNumber, serial: bytes, is_connected: bool) -> None:
+        """Something urgent waits for a device that can be woken: it is, unless too much comes over one address."""
+        now = self._loop.time()
+        if self._wakeups.wants(queue, now) and not self._limits.spend("wake", now, serial=serial):
+            self._waking.call(queue, is_connected)
 
     def _loops_ended(self, loops: asyncio.Task[None]) -> None:
         """They only end when they are told to; a bug in one is reported, and all of them begin again."""

@@ -106,6 +106,7 @@ def _prepare(data: Path, file: Path) -> None:
             with suppress(StoreUnusable):  # it may be damaged: that may be why there is a restore
                 identity.carry_over(tables, _facts_replaced(data))
             identity.renew_generation(tables, os.urandom)
+            tables.clear_marks()
         sqlite.join_log(draft)
         if origin and folder.kept_origin(data) is None:
             folder.keep(data, "origin", origin)

@@ -14,6 +14,7 @@ from taube.server.gateway.connection import ConnectionConfig
 from taube.server.gateway.listener import ListenerConfig
 from taube.server.limits import LimitSettings
 from taube.server.services.mailboxes import MailboxSettings
+from taube.server.services.push import PushSettings
 from taube.server.stores.sqlite import SqliteSettings
 from taube.wire.errors import TaubeError
 
@@ -50,6 +51,7 @@ class ServerConfig:
     sqlite: SqliteSettings = field(default_factory=SqliteSettings)
     listener: ListenerConfig = field(default_factory=ListenerConfig)
     connection: ConnectionConfig = field(default_factory=ConnectionConfig)
+    push: PushSettings = field(default_factory=PushSettings)
     drain: DrainConfig = field(default_factory=DrainConfig)
     unused_months: int = 12
     """Accounts that were not used for so many months are forgotten; 0 keeps them."""

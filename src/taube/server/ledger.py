@@ -43,6 +43,25 @@ DEVICE: Final = Entry(
     "directory",
     "until replaced or deleted",
 )
+MARK: Final = Entry(
+    "mark",
+    "the mark of a device that asks for one: random bytes that it changes when it connects, by which a copy of it is"
+    " found",
+    "directory",
+    "until the device changes it, or is replaced or deleted",
+)
+PUSH: Final = Entry(
+    "push endpoint",
+    "the push endpoint of a device that wants to be woken, and the public key and secret that its browser made for it",
+    "directory",
+    "until the device or its push service takes it back, or the device is replaced or deleted",
+)
+WAKING: Final = Entry(
+    "waking",
+    "which devices were woken and have not come yet, and when to try again",
+    "memory only",
+    "until the device comes, at most one day",
+)
 KEY_PACKAGE: Final = Entry(
     "key packages",
     "key packages (public keys, and between which days each can be used, as its device wrote it), suite, whether"

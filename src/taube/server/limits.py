@@ -79,6 +79,9 @@ LIMITS: Final = (
     Limit("publish key packages", Scope.DEVICE, 50, 200 / HOUR),
     Limit("mint", Scope.DEVICE, 5_000, 5_000 / DAY, "addresses"),
     Limit("revoke", Scope.DEVICE, 1_000, 1_000 / DAY),
+    Limit("swap mark", Scope.DEVICE, 20, 1),
+    Limit("set push", Scope.DEVICE, 20, 60 / HOUR),
+    Limit("wake", Scope.SERIAL, 20, 60 / HOUR, "wake-ups"),
     Limit("ask knowledge", Scope.DEVICE, 10, 60 / HOUR),
     Limit("delete account", Scope.DEVICE, 5, 5 / HOUR),
 )

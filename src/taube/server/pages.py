@@ -68,17 +68,21 @@ def _page(title: str, text: str, origin: str) -> bytes:
     ).encode()
 
 
-def card(origin: str) -> bytes:
-    """What `/.well-known/taube` says: enough for a client to see that it speaks with the server it means."""
-    about = {"service": "taube", "origin": origin, "versions": [PROTOCOL_VERSION], "socket": "/v1/socket"}
+def card(origin: str, push_key: bytes) -> bytes:
+    """What `/.well-known/taube` says: enough for a client to see that it speaks with the server it means, and the key
+    that a browser wants to know before it lets itself be woken."""
+    key = base64.urlsafe_b64encode(push_key).rstrip(b"=").decode()
+    about = {
+        "service": "taube", "origin": origin, "versions": [PROTOCOL_VERSION], "socket": "/v1/socket", "push_key": key,
+    }  # fmt: skip
     return json.dumps(about).encode()
 
 
-def public_pages(origin: str) -> Application:
+def public_pages(origin: str, push_key: bytes) -> Application:
     """The ASGI application of the public port."""
     web = "text/html; charset=utf-8"
     found: dict[str, tuple[str, bytes]] = {
-        "/.well-known/taube": ("application/json", card(origin)),
+        "/.well-known/taube": ("application/json", card(origin, push_key)),
         "/": (web, _page(*_HOME, origin)),
         "/i": (web, _page(*_INVITATION, origin)),
         "/c": (web, _page(*_CONTACT, origin)),

@@ -90,6 +90,14 @@ class DeviceRow(NamedTuple):
     remint: bool
 
 
+class PushRow(NamedTuple):
+    """How a device is woken: an https URL, and what its browser made for it (65 and 16 bytes). Source: RFC 8291."""
+
+    endpoint: str
+    key: bytes
+    secret: bytes
+
+
 class InvitationRow(NamedTuple):
     """An invitation by its SHA-256."""
 
@@ -108,6 +116,8 @@ class MailboxRow(NamedTuple):
     held: dict[bytes, tuple[int, int]]
     """serial -> (envelopes, bytes of their bodies)"""
     revoked: frozenset[bytes]
+    wakes: bool = False
+    """Whether its device has a push endpoint."""
 
 
 UNREADABLE: Final = MailboxRow(QueueNumber(-1), 0, {}, frozenset())
@@ -180,7 +190,17 @@ class Accounts(Protocol):
     def device_of(self, queue: QueueNumber) -> DeviceRow | None: ...
     def add_device(self, account: AccountId, device: DeviceId, login_key: bytes, mailbox: MailboxId) -> DeviceRow: ...
     def remove_device(self, queue: QueueNumber) -> None:
-        """Forget the device with its envelopes, key packages and revoked serials."""
+        """Forget the device with its envelopes, key packages, revoked serials and push endpoint."""
+
+    def mark(self, queue: QueueNumber) -> bytes | None:
+        """The device's mark; None if it never had one, or a restore has cleared it."""
+
+    def set_mark(self, queue: QueueNumber, mark: bytes) -> None: ...
+    def clear_marks(self) -> None:
+        """Forget the marks of all devices."""
+
+    def push(self, queue: QueueNumber) -> PushRow | None: ...
+    def set_push(self, queue: QueueNumber, row: PushRow | None) -> None: ...
 
     def waiting(self, queue: QueueNumber) -> tuple[int, int]:
         """(envelopes, bytes of their bodies) that wait in the queue."""

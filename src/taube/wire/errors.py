@@ -84,6 +84,9 @@ LIST_OUTDATED: Final = ErrorKind(
     26, "list_outdated", _C, _CHANGE, "The server holds a device list with the same or a higher counter."
 )
 ACCOUNT_UNKNOWN: Final = ErrorKind(27, "account_unknown", _C, _CHANGE, "This server knows no such account.")
+MARK_DIFFERS: Final = ErrorKind(
+    28, "mark_differs", _C, _CHANGE, "Another copy of this device was used, or an older state of it came back."
+)
 
 ADDRESS_GONE: Final = ErrorKind(
     40, "address_gone", _R, _NEVER, "The address was revoked, altered, or is not of this server."
@@ -94,6 +97,7 @@ NO_KEY_PACKAGE: Final = ErrorKind(
 TOO_MANY_KEY_PACKAGES: Final = ErrorKind(
     42, "too_many_key_packages", _C, _CHANGE, "The device has as many key packages here as it may."
 )
+PUSH_REFUSED: Final = ErrorKind(43, "push_refused", _C, _CHANGE, "The server sends no push to that address.")
 
 CATALOGUE: Final[dict[int, ErrorKind]] = {
     kind.code: kind for kind in list(globals().values()) if isinstance(kind, ErrorKind)

@@ -21,6 +21,7 @@ MAX_ADDRESSES: Final = 1024
 MAX_KEY_PACKAGE_BYTES: Final = 8 * 1024
 MAX_PACKAGES_PER_PUBLISH: Final = 12
 MAX_MINT: Final = 64
+MAX_ENDPOINT_CHARACTERS: Final = 1_000
 
 AccountId = NewType("AccountId", bytes)
 """32 bytes: SHA-256 of the genesis statement."""
@@ -185,6 +186,30 @@ class DeleteAccount(Record, frozen=True, tag=15):
     request: RequestId
 
 
+class SwapMark(Record, frozen=True, tag=16):
+    """Put *new* in the place of this device's mark if *expected* stands there, or nothing yet; answered by Done.
+
+    A copy of a device finds by it that it is not the only one.
+    """
+
+    request: RequestId
+    expected: Annotated[bytes, Meta(max_length=16)]
+    new: Annotated[bytes, Meta(min_length=16, max_length=16)]
+
+
+class SetPush(Record, frozen=True, tag=17):
+    """Wake this device by Web Push from now on; answered by Done.
+
+    *endpoint*: an https URL, empty to be woken no more. *key*: the browser's P-256 public key, uncompressed (65 bytes);
+    *secret*: its authentication secret (16 bytes). Both are empty with an empty endpoint. Source: RFC 8030, RFC 8291.
+    """
+
+    request: RequestId
+    endpoint: Annotated[str, Meta(max_length=MAX_ENDPOINT_CHARACTERS)]
+    key: Annotated[bytes, Meta(max_length=65)] = b""
+    secret: Annotated[bytes, Meta(max_length=16)] = b""
+
+
 # ---------------------------------------------------------------- replies
 
 
@@ -319,6 +344,7 @@ class Replaced(Record, frozen=True, tag=131):
 Command = (
     Hello | Register | Login | Send | Acknowledge | MintAddresses | RevokeAddress | PublishKeyPackages
     | ClaimKeyPackage | ClaimGate | ReadGate | PublishDeviceList | FetchCertificate | AskKnowledge | DeleteAccount
+    | SwapMark | SetPush
 )  # fmt: skip
 Reply = (
     Welcome | Done | Failed | LoggedIn | Sent | Minted | Published | KeyPackageClaimed | GateState | Certificate

@@ -63,6 +63,8 @@ from taube.wire.messages import (
     RevokeAddress,
     Send,
     Sent,
+    SetPush,
+    SwapMark,
     Welcome,
 )
 
@@ -99,6 +101,8 @@ _DEVICE_COMMANDS: Final = (
     PublishDeviceList,
     AskKnowledge,
     DeleteAccount,
+    SwapMark,
+    SetPush,
 )
 _ANONYMOUS_REPLIES: Final = (Done, Failed, Sent, KeyPackageClaimed, GateState, Certificate)
 _DEVICE_REPLIES: Final = (Done, Failed, Minted, Published, Knowledge)
@@ -142,6 +146,8 @@ ANSWERS: Final[dict[type, type]] = {
     FetchCertificate: Certificate,
     AskKnowledge: Knowledge,
     DeleteAccount: Done,
+    SwapMark: Done,
+    SetPush: Done,
 }
 """The reply that carries out each command; Failed may stand in its place. Acknowledge is not answered."""
 

@@ -8,6 +8,7 @@ from taube.server.ports import (
     EnvelopeRow,
     InvitationRow,
     MailboxId,
+    PushRow,
     QueueNumber,
     Tables,
 )
@@ -145,7 +146,7 @@ def test_a_mailbox_is_loaded_with_what_it_holds_and_refuses(engine: Engine) -> N
     main, unknown, spare = engine.load(MAIN, MailboxId(b"?" * 16), SPARE)
     assert main is not None
     assert spare is not None
-    assert main._replace(held={}) == (row.queue, 12, {}, frozenset({HERE}))
+    assert main._replace(held={}) == (row.queue, 12, {}, frozenset({HERE}), False)
     assert main.held == {HERE: (9, 9), THERE: (3, 6)}
     assert unknown is None
     assert (spare.top, spare.held, spare.revoked) == (0, {}, frozenset())
@@ -259,3 +260,22 @@ def test_callbacks_come_in_the_order_of_the_calls(engine: Engine) -> None:
     engine.wait(begin)
     assert order == [1, 2, 3, 4, 5]
     assert engine.store.backlog_bytes() == 0
+
+
+def test_a_device_has_its_mark_and_its_push_endpoint_until_it_ends(engine: Engine) -> None:
+    row = device(engine)
+    push = PushRow("https://push.example.org/1", b"k" * 65, b"s" * 16)
+    assert engine.read(lambda t: (t.mark(row.queue), t.push(row.queue))) == (None, None)
+    engine.write(lambda t: [t.set_mark(row.queue, b"m" * 16), t.set_push(row.queue, push)])
+    assert engine.read(lambda t: (t.mark(row.queue), t.push(row.queue))) == (b"m" * 16, push)
+    (loaded,) = engine.load(MAIN)
+    assert loaded is not None and loaded.wakes
+    engine.write(
+        lambda t: [t.set_push(row.queue, push._replace(endpoint="https://other.example.org/")), t.clear_marks()]
+    )
+    assert engine.read(lambda t: (t.mark(row.queue), t.push(row.queue).endpoint)) == (
+        None,
+        "https://other.example.org/",
+    )
+    engine.write(lambda t: t.remove_device(row.queue))
+    assert engine.read(lambda t: (t.mark(row.queue), t.push(row.queue))) == (None, None)

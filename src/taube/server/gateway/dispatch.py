@@ -14,7 +14,7 @@ from taube.server import clock
 from taube.server.gateway.connection import Connection
 from taube.server.gateway.hub import Hub
 from taube.server.limits import Limits
-from taube.server.ports import Clock, MailboxId, Metrics, QueueNumber, Random, Tables, TableStore, Verify
+from taube.server.ports import Clock, MailboxId, Metrics, PushRow, QueueNumber, Random, Tables, TableStore, Verify
 from taube.server.services import accounts, addresses, gates, keys, registration
 from taube.server.services.addresses import Sealer
 from taube.server.services.mailboxes import Mailboxes
@@ -48,6 +48,8 @@ from taube.wire.messages import (
     RevokeAddress,
     SealedAddress,
     Send,
+    SetPush,
+    SwapMark,
 )
 from taube.wire.session import login_message
 
@@ -81,7 +83,12 @@ class Dispatch:
         log_bug: Callable[[BaseException], None],
         under_way: int = 1024,
         is_full: Callable[[], bool] = lambda: False,
+        came: Callable[[QueueNumber], None] = lambda queue: None,
+        check_push: Callable[[PushRow, Callable[[WireError | None], None]], None] = lambda row, done: done(None),
     ) -> None:
+        """*came*: that device is here, or is no more. *check_push*: tells, later, whether it may be woken by that."""
+        self._came = came
+        self._check_push = check_push
         self._origin = origin
         self._store = store
         self._mailboxes = mailboxes
@@ -115,6 +122,8 @@ class Dispatch:
             FetchCertificate: self._fetch_certificate,
             AskKnowledge: self._ask_knowledge,
             DeleteAccount: self._delete_account,
+            SwapMark: self._swap_mark,
+            SetPush: self._set_push,
         }
 
     # ------------------------------------------------------------ what connections tell
@@ -273,6 +282,7 @@ class Dispatch:
             )
             connection.device = row
             self._hub.serves(row.queue, connection)
+            self._came(row.queue)
             self._mailboxes.attach(row.mailbox, row.queue, connection, self._time.monotonic())
 
         self._read(connection, command.request, look, looked)
@@ -334,8 +344,49 @@ class Dispatch:
 
         self._write(connection, command.request, lambda tables: accounts.delete(tables, account), then)
 
+    # ------------------------------------------------------------ what a device keeps here
+
+    def _swap_mark(self, connection: Connection, command: SwapMark) -> None:
+        self._limit("swap mark", connection)
+        queue = connection.device.queue
+        self._write(
+            connection,
+            command.request,
+            lambda tables: accounts.swap_mark(tables, queue, command.expected, command.new),
+            lambda _: Done(command.request),
+        )
+
+    def _set_push(self, connection: Connection, command: SetPush) -> None:
+        """Look where the endpoint leads before it is kept: a server shall not knock at its neighbours' doors."""
+        self._limit("set push", connection)
+        queue, mailbox = connection.device.queue, connection.device.mailbox
+        row = PushRow(command.endpoint, command.key, command.secret) if command.endpoint else None
+
+        def job(tables: Tables) -> None:
+            _expect_device(tables, queue)
+            tables.set_push(queue, row)
+
+        def then(_: object) -> Reply:
+            self._mailboxes.set_wakes(mailbox, row is not None)
+            return Done(command.request)
+
+        def checked(error: WireError | None) -> None:
+            connection.under_way -= 1
+            if error is not None:
+                self._refuse(connection, command.request, error)
+            else:
+                self._write(connection, command.request, job, then)
+
+        connection.under_way += 1
+        if row is None:
+            checked(None)
+        else:
+            self._check_push(row, checked)
+
     def end(self, queues: list[QueueNumber]) -> None:
         """Devices are no more: their mailboxes end, and their connections."""
+        for queue in queues:
+            self._came(queue)
         self._mailboxes.ended(queues)
         self._hub.end(queues)
 

@@ -20,6 +20,7 @@ from taube.wire.errors import (
     DEVICE_REVOKED,
     LIST_OUTDATED,
     LOGIN_REFUSED,
+    MARK_DIFFERS,
     STATEMENT_INVALID,
     WireError,
 )
@@ -219,6 +220,17 @@ def publish_list(tables: Accounts, account: AccountId, signed_list: bytes, verif
     return Change(True, ended)
 
 
+def swap_mark(tables: Accounts, queue: QueueNumber, expected: bytes, new: bytes) -> None:
+    """Give the device the mark *new*. Raises MARK_DIFFERS if another than *expected* stands there; none is as good as
+    any: a restored server has forgotten them. Raises DEVICE_REVOKED for a device that ended. Source: IDN-17.
+    """
+    if tables.device_of(queue) is None:
+        raise WireError(DEVICE_REVOKED)
+    if tables.mark(queue) not in (None, expected):
+        raise WireError(MARK_DIFFERS)
+    tables.set_mark(queue, new)
+
+
 def certificate(tables: Accounts, account: AccountId) -> tuple[bytes, bytes]:
     """(genesis statement, newest signed device list). Raises ACCOUNT_UNKNOWN."""
     owner = tables.account(account)
@@ -285,6 +297,12 @@ def knows(tables: Accounts, account: AccountId, holdings: Holdings) -> list[Fact
                 ledger.DEVICE.name,
                 f"device {row.device.hex()}, login key {row.login_key.hex()}, mailbox {row.mailbox.hex()},"
                 f" queue {row.queue}, new addresses asked for: {'yes' if row.remint else 'no'}",
+            ),
+            *(Fact(ledger.MARK.name, f"mark {mark.hex()}") for mark in [tables.mark(row.queue)] if mark is not None),
+            *(
+                Fact(ledger.PUSH.name, f"{push.endpoint}, key {push.key.hex()}, secret {push.secret.hex()}")
+                for push in [tables.push(row.queue)]
+                if push is not None
             ),
             *(Fact(ledger.KEY_PACKAGE.name, value) for value in holdings.packages(row.queue)),
             *(

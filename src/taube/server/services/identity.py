@@ -6,7 +6,7 @@ DEL-03, DEL-20.
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from taube.server import clock
@@ -16,6 +16,7 @@ GENERATION: Final = "generation"
 CURRENT_KEY: Final = "address key"
 KEY_PREFIX: Final = "address key "
 KEY_BYTES: Final = 64
+PUSH_KEY: Final = "push key"
 RETIRED_DAYS: Final = 396
 """A retired address key goes on opening for 13 months."""
 
@@ -39,6 +40,15 @@ def establish(tables: Facts, random: Random, now_ms: int) -> Identity:
     if tables.fact(CURRENT_KEY) is None:
         rotate(tables, random, now_ms)
     return _read(tables, generation, now_ms)
+
+
+def push_key(tables: Facts, make: Callable[[], bytes]) -> bytes:
+    """The private key (32 bytes) by which this server names itself to push services; made when first asked for."""
+    key = tables.fact(PUSH_KEY)
+    if key is None:
+        key = make()
+        tables.set_fact(PUSH_KEY, key)
+    return key
 
 
 def rotate(tables: Facts, random: Random, now_ms: int) -> int:

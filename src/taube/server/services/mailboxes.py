@@ -46,7 +46,7 @@ from taube.server.ports import (
     StoredEnvelope,
 )
 from taube.wire.errors import STORAGE, WireError
-from taube.wire.messages import FLAG_EPHEMERAL, STATUS_BUSY, STATUS_FULL, STATUS_GONE, STATUS_KEPT, Serial
+from taube.wire.messages import FLAG_EPHEMERAL, FLAG_URGENT, STATUS_BUSY, STATUS_FULL, STATUS_GONE, STATUS_KEPT, Serial
 
 ENVELOPE_DAYS: Final = 30
 SERIAL_SHARE: Final = 4
@@ -82,9 +82,10 @@ class MailboxSettings:
 class Settlement:
     """One Send under way: its statuses, and how many of them are still open."""
 
-    __slots__ = ("failed", "open", "request", "sender", "statuses")
+    __slots__ = ("failed", "open", "request", "sender", "statuses", "urgent")
 
-    def __init__(self, sender: Sender, request: int, addresses: int) -> None:
+    def __init__(self, sender: Sender, request: int, addresses: int, urgent: bool) -> None:
+        self.urgent = urgent
         self.sender = sender
         self.request = request
         self.statuses = bytearray(addresses)
@@ -123,7 +124,7 @@ class Mailbox:
     __slots__ = (
         "attached", "caught_up_at", "cursor", "delivered", "envelopes", "fetching", "flights", "flying_bytes",
         "forgotten", "gone", "held", "id", "link", "live", "loading", "queue", "revoked", "settled", "slow",
-        "stored_bytes", "storing", "top", "waiting",
+        "stored_bytes", "storing", "top", "waiting", "wakes",
     )  # fmt: skip
 
     def __init__(self, mailbox: MailboxId) -> None:
@@ -149,6 +150,7 @@ class Mailbox:
         self.flights = _NO_FLIGHTS  # delivered on this link, not acknowledged; by number
         self.flying_bytes = 0
         self.live = 0  # how many of the flights are live
+        self.wakes = False  # its device has a push endpoint
         self.slow = False  # the last live envelope was not acknowledged in time: store at once
 
     @property
@@ -161,9 +163,18 @@ class Mailboxes:
     """All mailboxes of this process. See the module's head for how to drive it."""
 
     def __init__(
-        self, settings: MailboxSettings, store: EnvelopeStore, hour: Callable[[], int], wake: Callable[[], None]
+        self,
+        settings: MailboxSettings,
+        store: EnvelopeStore,
+        hour: Callable[[], int],
+        wake: Callable[[], None],
+        call: Callable[[QueueNumber, bytes, bool], None] = lambda queue, serial, is_connected: None,
     ) -> None:
-        """*hour* gives the guarded hour that is stamped on what is stored; *wake* as in the module's head."""
+        """*hour* gives the guarded hour that is stamped on what is stored; *wake* as in the module's head.
+
+        *call(queue, serial, is_connected)*: something urgent became durable for a device that has a push endpoint.
+        """
+        self._call = call
         self._settings = settings
         self._store = store
         self._hour = hour
@@ -212,7 +223,7 @@ class Mailboxes:
             self.refused[STATUS_BUSY] += len(opened)
             sender.sent(request, bytes([STATUS_BUSY]) * len(opened))
             return
-        settlement = Settlement(sender, request, len(opened))
+        settlement = Settlement(sender, request, len(opened), bool(flags & FLAG_URGENT))
         for index, pair in enumerate(opened):
             if pair is None:
                 self._settle(settlement, index, STATUS_GONE)
@@ -320,6 +331,17 @@ class Mailboxes:
         mailbox = self._mailboxes.get(mailbox_id)
         if mailbox is not None:
             mailbox.revoked |= {serial}
+
+    def set_wakes(self, mailbox_id: MailboxId, wakes: bool) -> None:
+        """The device took a push endpoint, or gave it back (call after it is durable)."""
+        mailbox = self._mailboxes.get(mailbox_id)
+        if mailbox is not None:
+            mailbox.wakes = wakes
+
+    def waits(self, queue: QueueNumber) -> bool:
+        """Whether something stored may wait for this device: also when its mailbox is not in memory."""
+        mailbox = self._by_queue.get(queue)
+        return mailbox is None or mailbox.loading or mailbox.envelopes > 0
 
     def ended(self, queues: Iterable[QueueNumber]) -> None:
         """These devices are no more (call after it is durable): their links end, what is under way to them is gone."""
@@ -514,6 +536,8 @@ class Mailboxes:
                 continue
             if not kept:
                 settlement.failed = True
+            elif mailbox.wakes and settlement.urgent:
+                self._call(mailbox.queue, parcel.serial, mailbox.link is not None)
             self._settle(settlement, parcel.index, STATUS_KEPT if kept else STATUS_BUSY)
         for mailbox in behind:
             self._pump(mailbox)
@@ -540,6 +564,7 @@ class Mailboxes:
             self._by_queue[row.queue] = mailbox
             mailbox.top = mailbox.settled = row.top
             mailbox.revoked |= row.revoked
+            mailbox.wakes = row.wakes
             mailbox.held = {serial: [count, size] for serial, (count, size) in row.held.items()}
             mailbox.envelopes = sum(count for count, _ in row.held.values())
             mailbox.stored_bytes = sum(size for _, size in row.held.values())

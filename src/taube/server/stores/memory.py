@@ -18,6 +18,7 @@ from taube.server.ports import (
     MailboxRow,
     Outcome,
     PackagesRow,
+    PushRow,
     QueueNumber,
     Stored,
     StoredEnvelope,
@@ -35,6 +36,8 @@ class MemoryTables(Tables):
         self.accounts: dict[bytes, AccountRow] = {}
         self.device_rows: dict[int, DeviceRow] = {}
         self.next_queue = 1
+        self.marks: dict[int, bytes] = {}
+        self.pushes: dict[int, PushRow] = {}
         self.revocations: dict[int, set[bytes]] = {}
         self.invitations: dict[bytes, InvitationRow] = {}
         self.one_time: dict[tuple[int, int], list[tuple[bytes, int]]] = {}
@@ -86,8 +89,29 @@ class MemoryTables(Tables):
         self.device_rows.pop(queue, None)
         self.revocations.pop(queue, None)
         self.envelopes.pop(queue, None)
+        self.marks.pop(queue, None)
+        self.pushes.pop(queue, None)
         self.one_time = {key: each for key, each in self.one_time.items() if key[0] != queue}
         self.resorts = {key: each for key, each in self.resorts.items() if key[0] != queue}
+
+    def mark(self, queue: QueueNumber) -> bytes | None:
+        return self.marks.get(queue)
+
+    def set_mark(self, queue: QueueNumber, mark: bytes) -> None:
+        if queue in self.device_rows:
+            self.marks[queue] = mark
+
+    def clear_marks(self) -> None:
+        self.marks.clear()
+
+    def push(self, queue: QueueNumber) -> PushRow | None:
+        return self.pushes.get(queue)
+
+    def set_push(self, queue: QueueNumber, row: PushRow | None) -> None:
+        if row is None:
+            self.pushes.pop(queue, None)
+        else:
+            self.pushes[queue] = row
 
     def waiting(self, queue: QueueNumber) -> tuple[int, int]:
         rows = self.envelopes.get(queue, {}).values()
@@ -242,7 +266,11 @@ class MemoryTables(Tables):
             count, size = held.get(row.serial, (0, 0))
             held[row.serial] = (count + 1, size + len(row.body))
         return MailboxRow(
-            device.queue, max(rows, default=0), held, frozenset(self.revocations.get(device.queue, set()))
+            device.queue,
+            max(rows, default=0),
+            held,
+            frozenset(self.revocations.get(device.queue, set())),
+            device.queue in self.pushes,
         )
 
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from taube.server import ledger
 from taube.server.ledger import Entry
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 APPLICATION_ID: Final = 0x7A0BE001
 """Written into the file's head, so that another program's database is not taken for ours."""
 
@@ -52,8 +52,19 @@ SCHEMA: Final = (
             Column("login_key", "BLOB NOT NULL", ledger.DEVICE),
             Column("mailbox", "BLOB NOT NULL UNIQUE", ledger.DEVICE),
             Column("remint", "INTEGER NOT NULL DEFAULT 0", ledger.DEVICE),
+            Column("mark", "BLOB", ledger.MARK),
         ),
         "UNIQUE (account, device)",
+        without_rowid=False,
+    ),
+    Table(
+        "push",
+        (
+            Column("queue", "INTEGER PRIMARY KEY", ledger.PUSH),
+            Column("endpoint", "TEXT NOT NULL", ledger.PUSH),
+            Column("key", "BLOB NOT NULL", ledger.PUSH),
+            Column("secret", "BLOB NOT NULL", ledger.PUSH),
+        ),
         without_rowid=False,
     ),
     Table(
@@ -129,6 +140,11 @@ UPGRADES: Final[dict[int, tuple[str, ...]]] = {
     1: (  # the day a key package lapses told the day its device was last there
         "ALTER TABLE key_package RENAME COLUMN day TO month",
         "UPDATE key_package SET month = CAST(strftime('%Y%m', month * 86400, 'unixepoch') AS INTEGER)",
+    ),
+    2: (
+        "ALTER TABLE device ADD COLUMN mark BLOB",
+        "CREATE TABLE push (queue INTEGER PRIMARY KEY, endpoint TEXT NOT NULL, key BLOB NOT NULL,"
+        " secret BLOB NOT NULL)",
     ),
 }
 """Schema version -> statements that lead to the next one."""

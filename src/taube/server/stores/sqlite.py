@@ -89,7 +89,8 @@ def _load_sql(mailboxes: int) -> str:
         f" (SELECT json_group_array(json_array(hex(serial), envelopes, size)) FROM"
         "   (SELECT serial, count(*) AS envelopes, sum(length(body)) AS size FROM envelope"
         f"   WHERE {mine} GROUP BY serial)),"
-        " (SELECT coalesce(group_concat(hex(serial), ' '), '') FROM revoked WHERE revoked.queue = device.queue)))"
+        " (SELECT coalesce(group_concat(hex(serial), ' '), '') FROM revoked WHERE revoked.queue = device.queue),"
+        " EXISTS (SELECT 1 FROM push WHERE push.queue = device.queue)))"
         " FROM wanted CROSS JOIN device ON device.mailbox = wanted.mailbox"
     )
 
@@ -515,13 +516,14 @@ class SqliteStore:
         at = 0
         for group in _padded(wanted):
             found = _only(self._reading, _LOADS[len(group)], group)[0]
-            for place, queue, top, held, revoked in json.loads(found):
+            for place, queue, top, held, revoked, wakes in json.loads(found):
                 if at + place < len(rows):
                     rows[at + place] = MailboxRow(
                         queue,
                         max(top, self._forgotten.get(queue, 0)),
                         {bytes.fromhex(serial): (count, size) for serial, count, size in _nested(held)},
                         frozenset(map(bytes.fromhex, revoked.split())),
+                        bool(wakes),
                     )
             at += len(group)
         return rows

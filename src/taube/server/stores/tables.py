@@ -12,6 +12,7 @@ from taube.server.ports import (
     InvitationRow,
     MailboxId,
     PackagesRow,
+    PushRow,
     QueueNumber,
     Tables,
     WaitingRow,
@@ -103,8 +104,29 @@ class SqliteTables(Tables):
         self._execute("DELETE FROM device WHERE queue = ?", (queue,))
         self._execute("DELETE FROM revoked WHERE queue = ?", (queue,))
         self._execute("DELETE FROM key_package WHERE queue = ?", (queue,))
+        self._execute("DELETE FROM push WHERE queue = ?", (queue,))
         self._execute("DELETE FROM envelope WHERE key BETWEEN ? AND ?", (queue << 32, queue << 32 | LOW))
         self.removed.add(queue)
+
+    def mark(self, queue: QueueNumber) -> bytes | None:
+        row = self._one("SELECT mark FROM device WHERE queue = ?", queue)
+        return row[0] if row else None
+
+    def set_mark(self, queue: QueueNumber, mark: bytes) -> None:
+        self._execute("UPDATE device SET mark = ? WHERE queue = ?", (mark, queue))
+
+    def clear_marks(self) -> None:
+        self._execute("UPDATE device SET mark = NULL WHERE mark IS NOT NULL")
+
+    def push(self, queue: QueueNumber) -> PushRow | None:
+        row = self._one("SELECT endpoint, key, secret FROM push WHERE queue = ?", queue)
+        return PushRow(*row) if row else None
+
+    def set_push(self, queue: QueueNumber, row: PushRow | None) -> None:
+        if row is None:
+            self._execute("DELETE FROM push WHERE queue = ?", (queue,))
+        else:
+            self._execute("INSERT OR REPLACE INTO push VALUES (?, ?, ?, ?)", (queue, *row))
 
     def waiting(self, queue: QueueNumber) -> tuple[int, int]:
         count, size = self._one(

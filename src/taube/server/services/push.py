@@ -1,0 +1,217 @@
+"""When a sleeping device is woken: once for all that waits, with back-off, and given up where nobody listens.
+
+A device that has a push endpoint is called when something urgent became durable for it. It is woken once, and again
+only when it has come and gone in between, or after `again_s` if more arrived. What the push service answers decides
+what follows: a failure is tried again with growing waits, an endpoint that is gone is forgotten.
+
+Pure: `Wakeups` is told what happened and the time, and says who is due. It does not know endpoints, HTTP or what
+arrived. Source: docs/protocol/delivery.md, WAK-01 ff.
+"""
+
+import heapq
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+from taube.server.ports import PushRow, QueueNumber
+from taube.wire.errors import PUSH_REFUSED, WireError
+
+KEY_BYTES: Final = 65
+SECRET_BYTES: Final = 16
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+GIVEN_UP_S: Final = 86_400.0
+"""A device that did not come for a day after it was woken is forgotten, and woken again by the next urgent envelope."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushSettings:
+    """How devices are woken."""
+
+    again_s: float = 900.0
+    """How long after a push the next one may follow while the device has not come."""
+    connected_s: float = 20.0
+    """How long a device that seems connected has to acknowledge before it is woken too."""
+    first_retry_s: float = 10.0
+    """How long after a push failed it is tried again; each time twice as long."""
+    most_retry_s: float = 3_600.0
+    """The longest such wait, also of those that a push service asks for."""
+    tries: int = 8
+    """How often a push is tried."""
+    remembered: int = 50_000
+    """Devices that are due or were woken and have not come; above it, no more are woken until some come."""
+    at_once: int = 32
+    """Pushes under way at once."""
+    timeout_s: float = 10.0
+    """How long a push service has to answer."""
+    ttl_s: int = 604_800
+    """How long a push service shall keep a push for a phone that is off."""
+    allow_private: int = 0
+    """1: push also goes to private addresses and without TLS. For tests only: anyone with an account could reach what
+    only this machine should."""
+
+
+class Answer(Enum):
+    """What became of one push."""
+
+    TAKEN = "taken"
+    GONE = "gone"
+    """The subscription is no more: forget the endpoint."""
+    LATER = "later"
+    REFUSED = "refused"
+    """It will never be taken: a wrong request, or an address that we do not push to."""
+
+
+def check_endpoint(row: PushRow, allow_private: bool) -> tuple[str, int]:
+    """(host, port) of an endpoint that we may push to, as far as can be seen without asking the network.
+
+    Raises PUSH_REFUSED, with a detail that says what is wrong and names nobody.
+    """
+    try:
+        parts = urlsplit(row.endpoint)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise _refused("The endpoint is no URL.") from error
+    if not row.endpoint.isascii() or any(ord(each) <= 32 for each in row.endpoint) or not host or parts.username:
+        raise _refused("The endpoint is no URL.")
+    if parts.scheme != "https" and not (allow_private and parts.scheme == "http"):
+        raise _refused("The endpoint is no https URL.")
+    if len(row.key) != KEY_BYTES or row.key[0] != 4 or len(row.secret) != SECRET_BYTES:
+        raise _refused("The key or the secret has another form.")
+    if not allow_private:
+        try:
+            address = ip_address(host)
+        except ValueError:
+            if "." not in host.rstrip(".") or host.rstrip(".").endswith((".localhost", ".local", ".internal")):
+                raise _refused("The endpoint is not on the internet.") from None
+        else:
+            if not is_public(address):
+                raise _refused("The endpoint is not on the internet.")
+    return host, port
+
+
+def is_public(address: IPv4Address | IPv6Address) -> bool:
+    """Whether an address is one of the internet at large: not this machine, not its network, not a special range."""
+    if isinstance(address, IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if inner is not None:
+            return is_public(inner)
+        if address in _NAT64:
+            return is_public(IPv4Address(address.packed[12:]))
+    return address.is_global and not address.is_multicast
+
+
+def _refused(detail: str) -> WireError:
+    return WireError(PUSH_REFUSED, detail=detail)
+
+
+class _Sleeper:
+    """One device: *due* when it is to be woken, None while it is not; *tries* of the present push; *woken* at last."""
+
+    __slots__ = ("came", "due", "tries", "under_way", "woken")
+
+    def __init__(self) -> None:
+        self.due: float | None = None
+        self.tries = 0
+        self.under_way = False
+        self.came = False
+        self.woken = float("-inf")
+
+
+class Wakeups:
+    """Who is to be woken, and when. Times are monotonic seconds."""
+
+    def __init__(self, settings: PushSettings) -> None:
+        self._settings = settings
+        self._sleepers: dict[QueueNumber, _Sleeper] = {}
+        self._heap: list[tuple[float, QueueNumber]] = []
+        self._under_way = 0
+
+    def wants(self, queue: QueueNumber, now: float) -> bool:
+        """Whether a call would lead to a push: not while one is due or under way, nor soon after one."""
+        sleeper = self._sleepers.get(queue)
+        if sleeper is None:
+            return len(self._sleepers) < self._settings.remembered
+        if sleeper.due is not None or sleeper.under_way:
+            return False
+        return now - sleeper.woken >= self._settings.again_s
+
+    def call(self, queue: QueueNumber, now: float, is_connected: bool) -> None:
+        """Something urgent waits for this device. Does nothing unless `wants`."""
+        if self.wants(queue, now):
+            sleeper = self._sleepers.setdefault(queue, _Sleeper())
+            sleeper.tries = 0
+            self._plan(queue, sleeper, now + (self._settings.connected_s if is_connected else 0.0))
+
+    def came(self, queue: QueueNumber) -> None:
+        """The device is here, or is no more: nothing has to be remembered of it."""
+        sleeper = self._sleepers.get(queue)
+        if sleeper is None:
+            return
+        sleeper.due = None
+        sleeper.came = True
+        if not sleeper.under_way:
+            del self._sleepers[queue]
+
+    def due(self, now: float) -> list[QueueNumber]:
+        """Those to be woken now; each is under way until `answered`."""
+        wanted = []
+        while self._heap and self._heap[0][0] <= now and self._under_way < self._settings.at_once:
+            at, queue = heapq.heappop(self._heap)
+            sleeper = self._sleepers.get(queue)
+            if sleeper is None or sleeper.due != at:
+                continue
+            sleeper.due = None
+            sleeper.under_way = True
+            self._under_way += 1
+            wanted.append(queue)
+        return wanted
+
+    def answered(self, queue: QueueNumber, answer: Answer, now: float, after_s: float = 0.0) -> None:
+        """What became of a push; *after_s*: how long the push service asks to wait."""
+        sleeper = self._sleepers[queue]
+        settings = self._settings
+        sleeper.under_way = False
+        self._under_way -= 1
+        sleeper.tries += 1
+        if sleeper.came:
+            del self._sleepers[queue]
+        elif answer is Answer.LATER and sleeper.tries < settings.tries:
+            wait_s = max(after_s, settings.first_retry_s * 2 ** (sleeper.tries - 1))
+            self._plan(queue, sleeper, now + min(wait_s, settings.most_retry_s))
+        elif answer is Answer.TAKEN:
+            sleeper.woken = now
+        else:
+            del self._sleepers[queue]
+
+    def skipped(self, queue: QueueNumber) -> None:
+        """There was nothing to be woken for any more."""
+        if self._sleepers.pop(queue, None) is not None:
+            self._under_way -= 1
+
+    def sweep(self, now: float) -> None:
+        """Forget those who were woken long ago."""
+        for queue, sleeper in list(self._sleepers.items()):
+            if sleeper.due is None and not sleeper.under_way and now - sleeper.woken > GIVEN_UP_S:
+                del self._sleepers[queue]
+
+    def next_due(self) -> float | None:
+        """When `due` has something, as far as known; None while it has not or as many are under way as may be."""
+        if self._under_way >= self._settings.at_once:
+            return None
+        while self._heap:
+            at, queue = self._heap[0]
+            sleeper = self._sleepers.get(queue)
+            if sleeper is not None and sleeper.due == at:
+                return at
+            heapq.heappop(self._heap)
+        return None
+
+    def remembered(self) -> int:
+        """How many devices are remembered, for metrics."""
+        return len(self._sleepers)
+
+    def _plan(self, queue: QueueNumber, sleeper: _Sleeper, at: float) -> None:
+        sleeper.due = at
+        heapq.heappush(self._heap, (at, queue))
