@@ -11,6 +11,7 @@ import pytest
 from taube.client.content import Leave
 from taube.client.e2e import Core, GroupInfo
 from taube.client.transport import ConnectionLost
+from taube.wire.errors import INTERNAL, TOO_LARGE, ErrorKind, WireError
 from taube.wire.messages import ClaimGate, ReadGate, Send
 from tests.client.fake_server import Client, World, friends, same_epoch, three
 from tests.spec import spec
@@ -298,6 +299,48 @@ def test_fork_found_after_a_restore_is_mended_by_a_successor(world: World) -> No
         await bob.account.chat("alice").send_text("whole again")
         await world.settle()
         assert alice.texts("bob") == ["whole again"]
+
+    run(story())
+
+
+@spec("DEV-26")
+@pytest.mark.parametrize("kind", [TOO_LARGE, INTERNAL])
+def test_claim_that_a_restored_server_keeps_refusing_holds_up_nothing_else(world: World, kind: ErrorKind) -> None:
+    async def story() -> None:
+        alice, _, carol = await friends(world, "alice", "bob", "carol")
+        for name in ("bob", "carol"):
+            assert await change(alice, name)
+        await world.settle()
+        passed = [alice.store.passed(alice.group(name).id) for name in ("bob", "carol")]
+        assert passed[0] is not None and passed[1] is not None
+        refused = passed[0].name
+        world.gates.clear()
+        world.generation = os.urandom(16)
+        alice.link = None
+        await carol.account.chat("alice").send_text("while she was away")
+        await carol.step()
+        world.fault = lambda command: (  # type: ignore[assignment,return-value]
+            kind if isinstance(command, ClaimGate) and command.name == refused else None
+        )
+        failures = 0
+        for _ in range(5):
+            try:
+                await alice.step()
+                break
+            except WireError as error:
+                assert error.kind is kind
+                failures += 1
+        assert failures == (0 if kind is TOO_LARGE else 3)
+        assert alice.texts("carol") == ["while she was away"]
+        assert world.gates[passed[1].name] == passed[1].value
+        assert refused not in world.gates
+        due_ms = alice.store.next_chore_ms()
+        assert due_ms is None or due_ms > world.now_ms, "it is not tried without a pause"
+        world.fault = lambda command: None
+        world.now_ms += 3_600_000
+        await alice.step()
+        assert world.gates[refused] == passed[0].value
+        assert alice.store.count_chores("reclaim") == 0
 
     run(story())
 

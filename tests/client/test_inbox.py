@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from taube.client.e2e import SUITE_HYBRID, Received, StrangerMail
+from taube.client import contacts
+from taube.client.contacts import Claimed, parse_contact_link
+from taube.client.e2e import KIND_GROUP, SUITE_HYBRID, GroupContext, Received, StrangerMail
+from taube.client.store import Chat
 from taube.wire.errors import ACCOUNT_UNKNOWN, RATE_LIMITED
 from taube.wire.messages import FetchCertificate, Send
 from tests.client.fake_server import Client, World, friends
@@ -208,5 +211,126 @@ def test_what_is_said_of_a_gate_is_kept_once_and_bounded(world: World) -> None:
         assert count(bob, "told") == 32
         await world.settle()
         assert count(bob, "told") == 0
+
+    run(story())
+
+
+# ---------------------------------------------------------------- strangers in numbers
+
+
+async def only_a_last_resort(world: World) -> Client:
+    bob = await world.person("bob").join()
+    world.devices[bob.vault.device].packages[SUITE_HYBRID].clear()
+    return bob
+
+
+def states(client: Client) -> list[str]:
+    return [chat.state for chat in client.account.chats()]
+
+
+@spec("DEV-47")
+def test_requests_that_came_to_one_address_are_bounded_and_those_that_are_there_go_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contacts, "MAX_REQUESTS_OF_SERIAL", 3)
+
+    async def story() -> None:
+        bob = await only_a_last_resort(world)
+        strangers = [await world.person(f"stranger{n}").join() for n in range(6)]
+        for one in strangers[:5]:
+            await one.account.add(bob.contact_link)
+            await world.settle()
+        assert states(bob) == ["request"] * 3
+        assert len(bob.store.groups()) == 3
+        await strangers[0].account.chat("bob").send_text("one of the first")
+        await world.settle()
+        assert bob.texts("stranger0") == ["one of the first"]
+        await strangers[5].account.add(bob.contact_link)
+        await world.settle()
+        assert len(states(bob)) == 3
+        await bob.account.chat("stranger0").accept()
+        await bob.account.chat("stranger1").block()
+        late = await world.person("late").join()
+        await late.account.add(bob.contact_link)
+        await late.account.chat("bob").send_text("now there is room")
+        await world.settle()
+        assert bob.texts("late") == ["now there is room"]
+
+    run(story())
+
+
+def found(one: Client, world: World, claimed: Claimed, to: bytes) -> bytes:
+    """A new group chat of *one* with the device whose key package was claimed; its id."""
+    with one.vault.work():
+        chat_id = os.urandom(16)
+        name = f"group {chat_id.hex()}"
+        one.store.add_chat(Chat(chat_id, name, "nobody", KIND_GROUP, "open", None, None, 1, world.now_ms))
+        one.engine.contacts.found(chat_id, GroupContext(KIND_GROUP, chat_id, (one.vault.account,)), {to: claimed})
+    return chat_id
+
+
+@spec("DEV-47")
+def test_requests_that_one_account_began_are_bounded_until_some_are_decided(world: World) -> None:
+    async def story() -> None:
+        bob = await only_a_last_resort(world)
+        mallory = await world.person("mallory").join()
+        link = parse_contact_link(bob.contact_link)
+        claimed = await mallory.engine.contacts.claim(link.address)
+        for _ in range(12):
+            found(mallory, world, claimed, link.account)
+        await world.settle()
+        assert states(bob) == ["request"] * 8
+        await bob.account.chats()[0].block()
+        await world.settle()
+        for _ in range(2):
+            found(mallory, world, claimed, link.account)
+        await world.settle()
+        assert sorted(states(bob)) == ["blocked"] + ["request"] * 8
+
+    run(story())
+
+
+@spec("DEV-47")
+def test_groups_of_one_chat_are_bounded_and_the_one_in_use_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contacts, "MAX_GROUPS", 4)
+
+    async def story() -> None:
+        bob = await only_a_last_resort(world)
+        mallory = await world.person("mallory").join()
+        link = parse_contact_link(bob.contact_link)
+        claimed = await mallory.engine.contacts.claim(link.address)
+        chat = found(mallory, world, claimed, link.account)
+        await world.settle()
+
+        async def succeed() -> None:
+            world.now_ms += 1_000
+            row = mallory.store.chat(chat)
+            assert row is not None and row.group_id is not None
+            info = mallory.info(row.group_id)
+            with mallory.vault.work():
+                context = info.context._replace(predecessor=(row.group_id, info.epoch))
+                mallory.engine.contacts.found(chat, context, {link.account: claimed})
+            await world.settle()
+
+        for _ in range(5):
+            await succeed()
+        assert len(bob.store.groups()) == 2
+        row, his = mallory.store.chat(chat), bob.account.chats()[0]
+        assert row is not None and bob.group(his.name).id == row.group_id
+        await his.accept()
+        await world.settle()
+        for _ in range(5):
+            await succeed()
+        assert len(bob.store.groups()) == len(mallory.store.groups()) == 4
+        scopes = bob.store._rows("SELECT count(DISTINCT scope) FROM mls WHERE length(scope) = 32")
+        assert scopes == [(4,)], "the core's rows of the others are gone too"
+        await mallory.account.chat(chat.hex()).send_text("in the newest")
+        await his.send_text("so it is")
+        await world.settle()
+        assert sorted(bob.texts(his.name)[-2:]) == ["in the newest", "so it is"]
+        bob.restart()
+        await bob.account.chats()[0].send_text("after a start")
+        await world.settle()
+        assert mallory.texts(chat.hex())[-1] == "after a start"
 
     run(story())

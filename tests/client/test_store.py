@@ -177,3 +177,30 @@ def test_receipts_are_owed_to_open_chats_only_and_the_higher_one_counts(home: Ho
         store.owe_receipt(b"c" * 16, b"m" * 16, 1)
         assert store.receipts_owed() == [(b"c" * 16, b"m" * 16, 2)]
     store.close()
+
+
+def test_a_home_of_schema_1_is_upgraded_and_its_requests_are_counted(home: Home) -> None:
+    from taube.client.store import Chat, Group
+
+    store = Store.create(home, os.urandom)
+    with store.write():
+        for name, state in ((b"a", "request"), (b"b", "open"), (b"c", "request")):
+            group = name * 32
+            peer = b"p" * 32 if name == b"a" else None
+            store.add_chat(Chat(name * 16, name.decode(), "link", 0, state, peer, group, 1, 0))
+            store.put_group(Group(group, name * 16, name * 16, 1, "current", 0, None, b"serial01"))
+        store._run("DROP TABLE requests")
+        store._run("PRAGMA user_version = 1")
+    store.close()
+    store = Store.open(home)
+    assert store._value("PRAGMA user_version") == SCHEMA_VERSION
+    assert store.count_requests(b"p" * 32, b"serial01") == (1, 2)
+    with store.write():
+        store.set_chat_state(b"c" * 16, "blocked")
+    assert store.count_requests(b"p" * 32, b"serial01") == (1, 1)
+    fresh = Store.create(Home(home.folder.parent / "fresh"), os.urandom)
+    schema = "SELECT name, sql FROM sqlite_schema ORDER BY name"
+    assert store._rows(schema) == fresh._rows(schema), "the same as a new one"
+    fresh.close()
+    store.close()
+    Store.open(home).close()

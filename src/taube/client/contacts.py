@@ -27,6 +27,13 @@ from taube.wire.packing import PackingError, Unpacker, pack
 MAX_NAME: Final = 64
 MAX_HYBRID: Final = 32
 """A group that begins with more leaves than this uses the classic suite: its handshakes are smaller."""
+MAX_REQUESTS_OF_ACCOUNT: Final = 8
+"""Chats that one stranger began and that wait to be accepted; above it, its Welcomes are junk."""
+MAX_REQUESTS_OF_SERIAL: Final = 64
+"""The same by the address that they came to: a last resort's key package makes any number of groups."""
+MAX_GROUPS: Final = 16
+"""Groups kept of one chat: the one in use, and the newest before it, whose envelopes may still come."""
+MAX_GROUPS_OF_REQUEST: Final = 2
 
 _UNSEEN: Final = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
@@ -193,13 +200,14 @@ class Contacts:
         self._store.set_chat_group(chat, group_id, now_ms)
         if before is not None:
             self._outbox.send_again(chat)
+        self._vault.forget_older_groups(chat, MAX_GROUPS)
         return group_id
 
     # ---------------------------------------------------------------- being added
 
     def met(self, joined: Joined, serial: bytes) -> bool:
         """A Welcome brought a group that succeeds no other; inside `work`. Whether we want to be in it."""
-        chat = self._chat_for(joined)
+        chat = self._chat_for(joined, serial)
         if chat is None:
             return False
         self._vault.learn_and_tell(chat.id, joined.members)
@@ -211,9 +219,14 @@ class Contacts:
         # two who add each other at once have two groups: the lower id is used by both
         if current is None or current.standing != "current" or joined.group_id < current.id:
             self._store.set_chat_group(chat.id, joined.group_id, now_ms)
+        self.forget_older_groups(chat)
         return True
 
-    def _chat_for(self, joined: Joined) -> Chat | None:
+    def forget_older_groups(self, chat: Chat) -> None:
+        """Keep a bounded number of the chat's groups; after each that another began."""
+        self._vault.forget_older_groups(chat.id, MAX_GROUPS_OF_REQUEST if chat.state == "request" else MAX_GROUPS)
+
+    def _chat_for(self, joined: Joined, serial: bytes) -> Chat | None:
         """The chat that a new group belongs to, made if need be; None for a group that we do not want."""
         own, sender, context = self._vault.account, joined.sender[0], joined.context
         accounts = {member.account_id for member in joined.members}
@@ -232,9 +245,15 @@ class Contacts:
         peer = sender if context.kind == KIND_PAIR else None
         trusted = of_sender is not None and of_sender.state == "open" and peer is None
         state = "open" if trusted else "request"
+        if state == "request":
+            of_account, of_serial = self._store.count_requests(sender, serial)
+            if of_account >= MAX_REQUESTS_OF_ACCOUNT or of_serial >= MAX_REQUESTS_OF_SERIAL:
+                return None
         name = self.free_name("someone" if peer is not None else "group")
         chat = Chat(context.chat_id, name, "nobody", context.kind, state, peer, None, 1, self._vault.now_ms())
         self._store.add_chat(chat)
+        if state == "request":
+            self._store.add_request(chat.id, sender, serial)
         self._store.note("chat", chat.id)
         return chat
 

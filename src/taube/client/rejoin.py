@@ -257,6 +257,7 @@ class Rejoin:
             self._store.forget_chore("successor", chat.id)
             self._outbox.send_again(chat.id)
             self._vault.notice(chat.id, "The encryption of this chat was started anew.")
+        self._contacts.forget_older_groups(chat)
         return True
 
     def _goes_before(self, group_id: bytes, predecessor: bytes, current: Group) -> bool:

@@ -22,7 +22,7 @@ from taube.wire.packing import Unpacker, pack
 
 Row = TypeVar("Row")
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 BUSY_MS: Final = 30_000
 DAY_MS: Final = 86_400_000
 KEEP_SENT_MS: Final = 30 * DAY_MS
@@ -49,6 +49,7 @@ CREATE TABLE chats (id BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE, named_by TEX
                     state TEXT NOT NULL, peer BLOB, group_id BLOB, next_sequence INTEGER NOT NULL,
                     last_at_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE UNIQUE INDEX chat_of_peer ON chats (peer) WHERE peer IS NOT NULL;
+CREATE TABLE requests (chat BLOB PRIMARY KEY, account BLOB NOT NULL, serial BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE groups (id BLOB PRIMARY KEY, chat BLOB NOT NULL, mls_chat BLOB NOT NULL, epoch INTEGER NOT NULL,
                      standing TEXT NOT NULL, since_ms INTEGER NOT NULL, predecessor BLOB,
                      serial BLOB) WITHOUT ROWID;
@@ -89,6 +90,15 @@ CREATE TABLE chores (n INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, su
 CREATE TABLE journal (n INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, chat BLOB NOT NULL, about BLOB NOT NULL,
                       text TEXT NOT NULL);
 """
+
+_STEPS: Final = {
+    2: """
+CREATE TABLE requests (chat BLOB PRIMARY KEY, account BLOB NOT NULL, serial BLOB NOT NULL) WITHOUT ROWID;
+INSERT INTO requests SELECT chats.id, coalesce(chats.peer, x''), coalesce(groups.serial, x'')
+    FROM chats LEFT JOIN groups ON groups.id = chats.group_id WHERE chats.state = 'request';
+""",
+}
+"""What makes of the schema before each version the schema of that version."""
 
 
 class Address(NamedTuple):
@@ -302,7 +312,18 @@ class Store:
         if isinstance(version, int) and version > SCHEMA_VERSION:
             connection.close()
             raise HomeUnusable(f"{home.folder} was written by a newer version of Taube: update Taube to open it.")
-        return cls(home, connection)
+        store = cls(home, connection)
+        if version in range(1, SCHEMA_VERSION):
+            store._upgrade()
+        return store
+
+    def _upgrade(self) -> None:
+        """Bring an older database to the schema of today, at once or not at all. Raises HomeUnusable."""
+        with self.write():
+            for version in range(int(self._value("PRAGMA user_version")) + 1, SCHEMA_VERSION + 1):
+                for statement in _STEPS[version].split(";"):
+                    self._run(statement)
+                self._run(f"PRAGMA user_version = {version}")
 
     def close(self) -> None:
         """Idempotent."""
@@ -487,6 +508,17 @@ class Store:
 
     def set_chat_state(self, chat: bytes, state: str) -> None:
         self._run("UPDATE chats SET state = ? WHERE id = ?", state, chat)
+        self._run("DELETE FROM requests WHERE chat = ?", chat)
+
+    def add_request(self, chat: bytes, account: bytes, serial: bytes) -> None:
+        """The chat waits to be accepted: who began it, and the address that its Welcome was for. Until its state
+        changes."""
+        self._run("INSERT OR REPLACE INTO requests VALUES (?, ?, ?)", chat, account, serial)
+
+    def count_requests(self, account: bytes, serial: bytes) -> tuple[int, int]:
+        """How many chats that this account began, and how many that came to this address, wait to be accepted."""
+        by_account = self._value("SELECT count(*) FROM requests WHERE account = ?", account)
+        return int(by_account), int(self._value("SELECT count(*) FROM requests WHERE serial = ?", serial))
 
     def set_chat_group(self, chat: bytes, group_id: bytes, now_ms: int) -> None:
         """Use this group from now on; what waits to be protected is protected in it."""
@@ -539,6 +571,13 @@ class Store:
             " ORDER BY groups.id = chats.group_id DESC, since_ms DESC LIMIT 1",
             mls_chat,
         )
+
+    def forget_group(self, group_id: bytes) -> None:
+        """All rows about the group but those of the core."""
+        self._run("DELETE FROM groups WHERE id = ?", group_id)
+        for table in ("pending", "passed", "told"):
+            self._run(f"DELETE FROM {table} WHERE group_id = ?", group_id)
+        self._run("DELETE FROM chores WHERE subject = ?", group_id)
 
     def set_epoch(self, group_id: bytes, epoch: int) -> None:
         self._run("UPDATE groups SET epoch = ? WHERE id = ?", epoch, group_id)

@@ -41,6 +41,8 @@ LOCK_POLL_S: Final = 0.2
 RECEIPT_DELAY_S: Final = 0.1
 ASK_AGAIN_MS: Final = 6 * 3_600_000
 SYNCED_EVERY_MS: Final = 3_600_000
+MAX_RECLAIMS: Final = 3
+"""How often a claim after a restore is tried before everything else does not wait for it any more."""
 CHORE_RETRY_MS: Final = 5_000
 CHORE_RETRY_MOST_MS: Final = 3_600_000
 SEND_AGAIN_S: Final = 5.0
@@ -179,8 +181,6 @@ class Engine:
             if self._must_read_first():
                 return
             done.add(chore.n)
-            if chore.kind == "reclaim":
-                continue  # comes before the mailbox: `_reclaim`
             try:
                 await self._do(chore)
             except (WireError, CoreError, UserError) as error:
@@ -219,6 +219,8 @@ class Engine:
             await self.rejoin.succeed(chore)
         elif chore.kind == "remove":
             await self._remove(chore)
+        elif chore.kind == "reclaim":
+            await self._claim_again(chore)
         elif chore.kind == "revoke" and self.link is not None:
             await self.devices.revoke(self.link, chore.subject)
 
@@ -309,14 +311,25 @@ class Engine:
     async def _reclaim(self) -> None:
         """The server was restored from a backup: claim again the gate that each group passed last.
 
-        It may have forgotten them; a different value there means that someone went another way.
+        A claim that the server refuses for good, or again and again, holds up neither the mailbox nor other groups: it
+        becomes a chore like any other.
         """
         for chore in self.store.chores("reclaim"):
-            passed = self.store.passed(chore.subject)
-            if passed is not None and await self.gates.claim(passed.name, passed.value) != passed.value:
-                with self.vault.work():
-                    self._exhausted(chore.subject)
-            self._forget(chore)
+            try:
+                await self._claim_again(chore)
+            except WireError as error:
+                self._postpone(chore)
+                if error.kind.retry is Retry.LATER and chore.tries < MAX_RECLAIMS:
+                    raise
+                _log.debug("a gate is claimed again later: %s", error.kind.name)
+
+    async def _claim_again(self, chore: Chore) -> None:
+        """The server may have forgotten the gate; a different value there means that someone went another way."""
+        passed = self.store.passed(chore.subject)
+        if passed is not None and await self.gates.claim(passed.name, passed.value) != passed.value:
+            with self.vault.work():
+                self._exhausted(chore.subject)
+        self._forget(chore)
 
     def _exhausted(self, group_id: bytes) -> None:
         """No member can go on with this group: found its successor, if that is ours to do."""

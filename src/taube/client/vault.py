@@ -107,6 +107,20 @@ class Vault:
             self.core.unload(scope)
             del self._versions[scope]
 
+    def forget_older_groups(self, chat: bytes, keep: int) -> None:
+        """Forget all groups of the chat but the one in use and the newest others, *keep* in all; inside `work`.
+
+        Whoever may begin a group in a chat may begin any number, and each is tried for each envelope.
+        """
+        for group in self.store.groups_of_chat(chat)[keep:]:
+            self.flush()
+            if self.core.is_loaded(group.id):
+                self.core.unload(group.id)
+            self._versions.pop(group.id, None)
+            self.store.clear_scope(group.id)
+            self.store.bump_scope(group.id)
+            self.store.forget_group(group.id)
+
     def flush(self) -> None:
         """Store what the core has changed so far, inside `work`; leaving `work` does it too."""
         changed: dict[bytes, None] = {}
