@@ -9,6 +9,7 @@ library only. It knows nothing of what the app does.
 import hashlib
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ INTEROP = ROOT / "tests" / "interop"
 APP = ROOT / "src" / "taube" / "web"
 CORE = ROOT / "src" / "taube" / "client" / "taube_core.wasm"
 NODE_AT_LEAST = (20, 19)
+DEBIAN_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 
 class SetupFailed(Exception):
@@ -59,9 +61,12 @@ def _brought() -> Path:
 
 
 def environment() -> dict[str, str]:
-    """The environment for our Node: what it starts finds the same Node and the same Python first."""
+    """The environment for our Node: what it starts finds the same Node and Python first, and trusts whom this machine
+    trusts (Node by itself ignores authorities that were added to the machine's)."""
     path = os.pathsep.join([str(Path(node()).parent), str(VENV / "bin"), os.environ.get("PATH", "")])
-    return dict(os.environ, PATH=path)
+    authorities = [os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile, DEBIAN_AUTHORITIES]
+    trusted = next((file for file in authorities if file and Path(file).is_file()), None)
+    return {**({"NODE_EXTRA_CA_CERTS": trusted} if trusted else {}), **os.environ, "PATH": path}
 
 
 def install_packages(folder: Path, what: str, *, development: bool) -> None:
