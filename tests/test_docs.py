@@ -1,6 +1,7 @@
 """The documents tell the truth: rules have tests, tables are current, snippets run, links lead somewhere."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -162,3 +163,6 @@ def test_every_dependency_has_its_decision() -> None:
             name = re.match(r"[a-z0-9-]+", line)
             if name:
                 assert name[0] in text, f"{name[0]} has no decision"
+    declared = json.loads((ROOT / "web/package.json").read_text())
+    for name in declared["dependencies"] | declared["devDependencies"]:
+        assert name in text, f"{name} has no decision"

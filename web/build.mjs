@@ -1,6 +1,6 @@
 /**
  * Builds the app into src/taube/web/: page and engine worker, then the service worker that names them, then what a
- * server needs to serve them: hashes in the page, gzip beside each file, and build.json with the hash of the whole.
+ * server needs to serve them: hashes in the page, compressed forms of each file, and build.json with the hash of the whole.
  *
  * The same sources give the same bytes. This file knows nothing of what the app does.
  */
@@ -9,7 +9,7 @@ import { createHash } from "node:crypto";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { gzipSync } from "node:zlib";
+import { brotliCompressSync, gzipSync } from "node:zlib";
 import { build, loadConfigFromFile } from "vite";
 
 const ROOT = fileURLToPath(new URL(".", import.meta.url));
@@ -80,6 +80,7 @@ async function describe(names) {
 async function compress(names) {
   for (const name of names.filter((name) => COMPRESSIBLE.test(name))) {
     await writeFile(join(OUT, `${name}.gz`), gzipSync(await read(name), { level: 9 }));
+    await writeFile(join(OUT, `${name}.br`), brotliCompressSync(await read(name)));
   }
 }
 

@@ -1,15 +1,19 @@
-"""What a browser gets: a plain page that says what this server is and what to do with a link, and a machine's card.
+"""What a browser gets: the phone app with the rules that bind it, else a plain page; and a machine's card.
 
 One small ASGI application. The secret of a link stands after `#` and never reaches the server, so every invitation and
-every contact link gets the same page. Nothing is loaded from elsewhere, nothing runs, nothing is logged.
-It knows no account and no session.
+every contact link gets the same page. Nothing is loaded from elsewhere, nothing is logged. The app's files come as they
+were built: mapped when the server starts, so that one build is served until the end and only what is asked for takes
+memory. Where no app was built, the plain page says what to do with a link. It knows no account and no session.
 """
 
 import base64
 import hashlib
 import html
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+import mmap
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from taube.wire.messages import PROTOCOL_VERSION
@@ -18,6 +22,26 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = tuple[tuple[str, str], ...]
+
+APP_FOLDER: Final = Path(__file__).resolve().parent.parent / "web"
+PIECE_BYTES: Final = 64 * 1024
+"""What is written of a file before waiting until the browser took it."""
+
+_TYPES: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".wasm": "application/wasm",
+    ".webmanifest": "application/manifest+json",
+    ".webp": "image/webp",
+    ".woff2": "font/woff2",
+}
+_ENCODINGS: Final = (("br", ".br"), ("gzip", ".gz"))
+"""What a file may have been compressed with, best first, and the ending of that form beside it."""
 
 _STYLE: Final = (
     "body{font:1.1em/1.5 system-ui,sans-serif;max-width:34em;margin:12vh auto;padding:0 1.2em;"
@@ -25,16 +49,24 @@ _STYLE: Final = (
     "@media(prefers-color-scheme:dark){body{color:#ddd;background:#181a1b}code{background:#2a2d2e}}"
 )
 _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-_SAFETY: Final = (
-    ("content-security-policy", f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; "
-     "form-action 'none'; frame-ancestors 'none'"),
+_EVERYWHERE: Final[Headers] = (
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
-    ("cache-control", "no-store"),
     ("connection", "close"),
+)
+_PLAIN: Final[Headers] = (
+    ("content-security-policy", f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; "
+     "form-action 'none'; frame-ancestors 'none'"),
+    ("cache-control", "no-store"),
 )  # fmt: skip
+_PERMISSIONS: Final = (
+    "camera=(self), clipboard-write=(self), accelerometer=(), bluetooth=(), browsing-topics=(), clipboard-read=(), "
+    "display-capture=(), geolocation=(), gyroscope=(), hid=(), identity-credentials-get=(), idle-detection=(), "
+    "local-fonts=(), magnetometer=(), microphone=(), midi=(), payment=(), serial=(), storage-access=(), usb=()"
+)
+"""Of a browser's powers the app gets the camera, for codes and pictures, and may copy what someone asks for."""
 
 _HOME: Final = (
     "A Taube server",
@@ -58,6 +90,9 @@ _CONTACT: Final = (
     "seen it.</p>",
 )
 _NOTHING: Final = ("Nothing here", "<p>There is no such page on this Taube server.</p>")
+_NO_APP: Final = (
+    "<p>The phone app was not built on this server: whoever runs it can do that with <code>make setup</code>.</p>"
+)
 
 
 def _page(title: str, text: str, origin: str) -> bytes:
@@ -68,25 +103,132 @@ def _page(title: str, text: str, origin: str) -> bytes:
     ).encode()
 
 
-def card(origin: str, push_key: bytes) -> bytes:
-    """What `/.well-known/taube` says: enough for a client to see that it speaks with the server it means, and the key
-    that a browser wants to know before it lets itself be woken."""
-    key = base64.urlsafe_b64encode(push_key).rstrip(b"=").decode()
+# ---------------------------------------------------------------- the app
+
+
+@dataclass(frozen=True, slots=True)
+class AppFile:
+    """One file of the app: its type, its hash, and its bytes by encoding ("" is as it is)."""
+
+    kind: str
+    tag: str
+    forms: Mapping[str, "mmap.mmap | bytes"]
+    unchanging: bool
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A build: its hash, and what stands under each path."""
+
+    hash: str
+    files: Mapping[str, AppFile]
+
+
+def read_app(folder: Path) -> App | None:
+    """The app that web/build.mjs put into *folder*; None if there is none, or not all of it."""
+    try:
+        build = json.loads((folder / "build.json").read_text())
+        files = {f"/{name}": _app_file(folder, name, tag) for name, tag in build["files"].items()}
+        files["/build.json"] = _app_file(folder, "build.json", hashlib.sha256(build["hash"].encode()).hexdigest())
+        shell = files.pop("/index.html")
+        return App(build["hash"], {**files, "/": shell, "/i": shell, "/c": shell})
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _app_file(folder: Path, name: str, tag: str) -> AppFile:
+    path = folder / name
+    forms = {"": _mapped(path)}
+    for encoding, ending in _ENCODINGS:
+        packed = path.with_name(path.name + ending)
+        if packed.exists():
+            forms[encoding] = _mapped(packed)
+    return AppFile(_TYPES.get(path.suffix, "application/octet-stream"), tag[:32], forms, name.startswith("assets/"))
+
+
+def _mapped(path: Path) -> "mmap.mmap | bytes":
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
+
+
+def app_rules(origin: str) -> Headers:
+    """What binds the app, and each of its workers: only its own files run, and it speaks with its own server only."""
+    socket = "ws" + origin.removeprefix("http")
+    policy = (
+        "default-src 'none'",
+        "script-src 'self' 'wasm-unsafe-eval'",
+        "style-src 'self'",
+        "img-src 'self' blob: data:",
+        "media-src 'self' blob:",
+        f"connect-src 'self' {socket}",
+        "worker-src 'self'",
+        "manifest-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types taube",
+    )
+    secure = (("strict-transport-security", "max-age=31536000"),) if origin.startswith("https:") else ()
+    return (
+        ("content-security-policy", "; ".join(policy)),
+        ("permissions-policy", _PERMISSIONS),
+        ("vary", "accept-encoding"),
+        *secure,
+    )
+
+
+async def _answer_with_file(scope: Scope, send: Send, file: AppFile, rules: Headers) -> None:
+    asked = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    accepted = {part.partition(";")[0].strip() for part in asked.get(b"accept-encoding", "").split(",")}
+    encoding = next((name for name, _ in _ENCODINGS if name in accepted and name in file.forms), "")
+    body = file.forms[encoding]
+    tag = f'"{file.tag}{"-" * bool(encoding)}{encoding}"'
+    headers = [
+        *_EVERYWHERE,
+        *rules,
+        ("cache-control", "public, max-age=31536000, immutable" if file.unchanging else "no-cache"),
+        ("etag", tag),
+    ]
+    if tag in {part.strip().removeprefix("W/") for part in asked.get(b"if-none-match", "").split(",")}:
+        await _begin(send, 304, headers)
+        await send({"type": "http.response.body", "body": b""})
+        return
+    headers += [("content-type", file.kind), ("content-length", str(len(body)))]
+    await _begin(send, 200, headers + ([("content-encoding", encoding)] if encoding else []))
+    end = len(body) if scope["method"] == "GET" else 0
+    for at in range(0, end, PIECE_BYTES):
+        await send({"type": "http.response.body", "body": body[at : at + PIECE_BYTES], "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+# ---------------------------------------------------------------- all of it
+
+
+def card(origin: str, push_key: bytes, app: App | None = None) -> bytes:
+    """What `/.well-known/taube` says: enough for a client to see that it speaks with the server it means, the key that
+    a browser wants to know before it lets itself be woken, and which build of the app this server gives out (`app`:
+    SHA-256 in hex as web/build.mjs makes it, or null)."""
     about = {
-        "service": "taube", "origin": origin, "versions": [PROTOCOL_VERSION], "socket": "/v1/socket", "push_key": key,
-    }  # fmt: skip
+        "service": "taube",
+        "origin": origin,
+        "versions": [PROTOCOL_VERSION],
+        "socket": "/v1/socket",
+        "push_key": base64.urlsafe_b64encode(push_key).rstrip(b"=").decode(),
+        "app": app.hash if app else None,
+    }
     return json.dumps(about).encode()
 
 
-def public_pages(origin: str, push_key: bytes) -> Application:
-    """The ASGI application of the public port."""
+def public_pages(origin: str, push_key: bytes, folder: Path = APP_FOLDER) -> Application:
+    """The ASGI application of the public port; the app is the one in *folder*."""
     web = "text/html; charset=utf-8"
-    found: dict[str, tuple[str, bytes]] = {
-        "/.well-known/taube": ("application/json", card(origin, push_key)),
-        "/": (web, _page(*_HOME, origin)),
-        "/i": (web, _page(*_INVITATION, origin)),
-        "/c": (web, _page(*_CONTACT, origin)),
-    }
+    app = read_app(folder)
+    files, rules = app.files if app else {}, app_rules(origin)
+    found: dict[str, tuple[str, bytes]] = {"/.well-known/taube": ("application/json", card(origin, push_key, app))}
+    if app is None:
+        for path, (title, text) in (("/", _HOME), ("/i", _INVITATION), ("/c", _CONTACT)):
+            found[path] = (web, _page(title, text + _NO_APP, origin))
     missing = _page(*_NOTHING, origin)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,6 +237,8 @@ def public_pages(origin: str, push_key: bytes) -> Application:
             await answer(send, 426, "text/plain", b"This address speaks WebSocket only.\n", upgrade="websocket")
         elif scope["method"] not in ("GET", "HEAD"):
             await answer(send, 405, "text/plain", b"Only GET is understood here.\n", allow="GET, HEAD")
+        elif path in files:
+            await _answer_with_file(scope, send, files[path], rules)
         elif path in found:
             await answer(send, 200, *found[path])
         else:
@@ -105,7 +249,11 @@ def public_pages(origin: str, push_key: bytes) -> Application:
 
 async def answer(send: Send, status: int, kind: str, body: bytes, **more: str) -> None:
     """One whole response, with the headers that keep a browser from doing anything but showing it."""
-    headers = [("content-type", kind), ("content-length", str(len(body))), *_SAFETY, *more.items()]
+    headers = [("content-type", kind), ("content-length", str(len(body))), *_EVERYWHERE, *_PLAIN, *more.items()]
+    await _begin(send, status, headers)
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _begin(send: Send, status: int, headers: list[tuple[str, str]]) -> None:
     encoded = [(name.encode(), value.encode()) for name, value in headers]
     await send({"type": "http.response.start", "status": status, "headers": encoded})
-    await send({"type": "http.response.body", "body": body})

@@ -62,7 +62,7 @@ class ListenerConfig:
     head_timeout_s: float = 10.0
     """Time from the end of the handshake to the end of the first request's head."""
     http_timeout_s: float = 30.0
-    """Time for one HTTP request and its answer."""
+    """Time for one HTTP request, and then for the peer to take each piece of its answer."""
     head_bytes: int = 8192
     """Size of a request head."""
     http_body_bytes: int = 64 * 1024
@@ -217,12 +217,15 @@ class FirstBytes(asyncio.BufferedProtocol):
             listener.released(source)
 
     def _become_http(self) -> None:
-        self._disarm()
-        self._deadline = self._listener.loop.call_later(self._listener.config.http_timeout_s, self._transport.abort)
+        self._allow_time()
         self._http = self._listener.http()
         self._http.connection_made(self._transport)
         self._feed_http(self._head)
         self._head = b""
+
+    def _allow_time(self) -> None:
+        self._disarm()
+        self._deadline = self._listener.loop.call_later(self._listener.config.http_timeout_s, self._transport.abort)
 
     def _feed_http(self, data: bytes) -> None:
         self._body_left -= len(data)
@@ -249,6 +252,7 @@ class FirstBytes(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         if self._http is not None:
+            self._allow_time()
             self._http.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
