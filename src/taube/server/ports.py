@@ -177,6 +177,9 @@ class Accounts(Protocol):
     """Accounts and their devices."""
 
     def account(self, account: AccountId) -> AccountRow | None: ...
+    def used_month(self, account: AccountId) -> int | None:
+        """The month in which the account was last used, without reading the rest of it; None if there is none."""
+
     def add_account(self, row: AccountRow) -> None: ...
     def replace_list(self, account: AccountId, device_list: bytes, counter: int) -> None: ...
     def touch_account(self, account: AccountId, month: int) -> None: ...
@@ -243,8 +246,8 @@ class KeyPackages(Protocol):
     def packages_left(self, queue: QueueNumber, suite: int) -> int:
         """One-time packages that wait."""
 
-    def last_resorts(self, queue: QueueNumber) -> list[int]:
-        """Suites that have a last resort, rising."""
+    def packages_by_kind(self, queue: QueueNumber) -> list[tuple[int, bool, int]]:
+        """(suite, whether last resort, how many), rising; only kinds of which there are any."""
 
     def add_packages(self, queue: QueueNumber, suite: int, packages: Sequence[bytes], month: int) -> None: ...
     def clear_packages(self, queue: QueueNumber, suite: int) -> None: ...

@@ -8,6 +8,7 @@ from taube.server.ports import (
     EnvelopeRow,
     InvitationRow,
     MailboxId,
+    MailboxRow,
     PushRow,
     QueueNumber,
     Tables,
@@ -64,6 +65,7 @@ def test_accounts_and_devices_are_found_as_they_were_put(engine: Engine) -> None
     row = device(engine)
     assert engine.read(lambda t: t.account(ANN)) == account
     assert engine.read(lambda t: t.account(AccountId(b"X" * 32))) is None
+    assert engine.read(lambda t: [t.used_month(ANN), t.used_month(AccountId(b"X" * 32))]) == [202602, None]
     assert engine.read(lambda t: [t.device(ANN, row.device), t.device_at(MAIN), t.device_of(row.queue)]) == [row] * 3
     engine.write(lambda t: [t.replace_list(ANN, b"newer", 2), t.touch_account(ANN, 202603)])
     expected = account._replace(device_list=b"newer", counter=2, used_month=202603)
@@ -160,6 +162,22 @@ def test_many_mailboxes_are_loaded_at_once(engine: Engine) -> None:
     assert [row is not None for row in found] == [place % 2 == 0 for place in range(100)]
 
 
+def test_mailboxes_are_answered_in_the_order_in_which_they_were_asked_for_empty_or_not(engine: Engine) -> None:
+    row, spare = device(engine), device(engine, SPARE)
+    engine.submit(rows(row.queue, 1, 3))
+    asked = [SPARE, MAIN, SPARE, MailboxId(b"?" * 16), MAIN, SPARE]
+    answers: list[QueueNumber | None] = []
+
+    def answered(found: list[MailboxRow | None] | None) -> None:
+        assert found is not None
+        answers.extend(each.queue if each is not None else None for each in found)
+
+    for each in asked:
+        engine.store.load([each], answered)
+    engine.load(MAIN)
+    assert answers == [spare.queue, row.queue, spare.queue, None, row.queue, spare.queue]
+
+
 @spec("DEL-05")
 def test_a_renewed_mailbox_has_another_id_the_same_queue_and_no_revocations(engine: Engine) -> None:
     row = device(engine)
@@ -193,7 +211,7 @@ def test_a_one_time_package_is_claimed_once_oldest_first_then_the_last_resort_st
     engine.write(lambda t: t.set_last_resort(queue, 1, b"last", 500))
     engine.write(lambda t: t.add_packages(queue, 0x4F, [b"hybrid"], 500))
     assert engine.read(lambda t: [t.packages_left(queue, 1), t.packages_left(queue, 0x4F)]) == [3, 1]
-    assert engine.read(lambda t: t.last_resorts(queue)) == [1]
+    assert engine.read(lambda t: t.packages_by_kind(queue)) == [(1, False, 3), (1, True, 1), (0x4F, False, 1)]
     claimed = [engine.write(lambda t: t.claim_package(queue, 1)) for _ in range(5)]
     assert claimed == [b"1", b"2", b"3", b"last", b"last"]
     assert engine.write(lambda t: t.claim_package(queue, 0x4F)) == b"hybrid"
@@ -206,11 +224,12 @@ def test_packages_are_replaced_and_expire(engine: Engine) -> None:
     engine.write(lambda t: t.set_last_resort(queue, 1, b"last", 500))
     assert engine.read(lambda t: t.packages(queue)) == [(1, False, 500, 1), (1, True, 500, 1), (2, False, 501, 2)]
     engine.write(lambda t: t.clear_packages(queue, 1))
-    assert engine.read(lambda t: [t.packages_left(queue, 1), t.last_resorts(queue)]) == [0, [1]]
+    assert engine.read(lambda t: t.packages_left(queue, 1)) == 0
+    assert engine.read(lambda t: t.packages_by_kind(queue)) == [(1, True, 1), (2, False, 2)]
     engine.write(lambda t: t.claim_package(queue, 2))
     assert engine.write(lambda t: t.expire_packages(499)) == 0
     assert engine.write(lambda t: t.expire_packages(500)) == 1
-    assert engine.read(lambda t: [t.packages_left(queue, 2), t.last_resorts(queue)]) == [1, []]
+    assert engine.read(lambda t: t.packages_by_kind(queue)) == [(2, False, 1)]
 
 
 @spec("GAT-01")

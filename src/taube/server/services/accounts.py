@@ -159,15 +159,15 @@ def log_in(
 
     Raises LOGIN_REFUSED, or DEVICE_REVOKED if the account lives and its list does not name the device.
     """
-    owner = tables.account(account)
-    if owner is None:
+    used_month = tables.used_month(account)
+    if used_month is None:
         raise WireError(LOGIN_REFUSED)
     row = tables.device(account, device)
     if row is None:
         raise WireError(DEVICE_REVOKED)
     if not verify(row.login_key, signature, message):
         raise WireError(LOGIN_REFUSED)
-    return LoginFacts(row, owner.used_month)
+    return LoginFacts(row, used_month)
 
 
 def touch(tables: Accounts, account: AccountId, month: int) -> None:

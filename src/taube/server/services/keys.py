@@ -32,8 +32,12 @@ class Stock(NamedTuple):
 
 def stock(tables: KeyPackages, queue: QueueNumber) -> Stock:
     """For the answer to a login."""
+    kinds = tables.packages_by_kind(queue)
+    one_time = {suite: count for suite, is_last_resort, count in kinds if not is_last_resort}
     return Stock(
-        tables.packages_left(queue, SUITES[0]), tables.packages_left(queue, SUITES[1]), tables.last_resorts(queue)
+        one_time.get(SUITES[0], 0),
+        one_time.get(SUITES[1], 0),
+        [suite for suite, is_last_resort, _ in kinds if is_last_resort],
     )
 
 

@@ -51,6 +51,10 @@ class MemoryTables(Tables):
     def account(self, account: AccountId) -> AccountRow | None:
         return self.accounts.get(account)
 
+    def used_month(self, account: AccountId) -> int | None:
+        row = self.accounts.get(account)
+        return row.used_month if row is not None else None
+
     def add_account(self, row: AccountRow) -> None:
         self.accounts[row.account] = row
 
@@ -176,8 +180,10 @@ class MemoryTables(Tables):
     def packages_left(self, queue: QueueNumber, suite: int) -> int:
         return len(self.one_time.get((queue, suite), []))
 
-    def last_resorts(self, queue: QueueNumber) -> list[int]:
-        return sorted(suite for owner, suite in self.resorts if owner == queue)
+    def packages_by_kind(self, queue: QueueNumber) -> list[tuple[int, bool, int]]:
+        kinds = [(suite, False, len(waiting)) for (owner, suite), waiting in self.one_time.items() if owner == queue]
+        kinds += [(suite, True, 1) for owner, suite in self.resorts if owner == queue]
+        return sorted(kind for kind in kinds if kind[2])
 
     def add_packages(self, queue: QueueNumber, suite: int, packages: Sequence[bytes], month: int) -> None:
         self.one_time.setdefault((queue, suite), []).extend((package, month) for package in packages)

@@ -5,8 +5,9 @@ acknowledged ones, then the jobs over tables, each in a savepoint of its own. It
 call. When the commit fails (disk full, disk error), nothing of the batch is kept, every caller hears it, and the next
 batch tries again.
 
-Reads: jobs over tables are a few look-ups by key and run on the event loop, gathered once a turn; what may touch much
-of the file (looking up a mailbox's contents, reading a queue) runs in a reader thread.
+Reads: jobs over tables are a few look-ups by key and run on the event loop, gathered once a turn; so does looking up
+mailboxes in which nothing lies, as most are. What may touch much of the file (looking up a mailbox's contents, reading
+a queue) runs in a reader thread.
 
 Every statement that the threads run for envelopes does its work for many rows in a single step and returns at most
 one row. SQLite lets go of the interpreter lock around each step, and getting it back from a busy event loop costs up
@@ -22,7 +23,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -94,6 +95,12 @@ def _load_sql(mailboxes: int) -> str:
         " FROM wanted CROSS JOIN device ON device.mailbox = wanted.mailbox"
     )
 
+
+_LOAD_EMPTY_SQL: Final = (
+    f"SELECT queue, EXISTS (SELECT 1 FROM envelope WHERE key BETWEEN queue << 32 AND (queue << 32) + {LOW})"
+    " OR EXISTS (SELECT 1 FROM revoked WHERE revoked.queue = device.queue) FROM device WHERE mailbox = ?"
+)
+"""A mailbox's queue, and whether anything more is to be told of it."""
 
 _FETCH_SQL: Final = f"""
     WITH near AS (SELECT key, length(body) AS size FROM envelope WHERE key > ?1 AND key <= ?2 ORDER BY key LIMIT ?3 +
@@ -383,6 +390,7 @@ class SqliteStore:
         self._damaged: set[int] = set()  # queues that reach a damaged page: nothing is stored for them
         self._backlog_bytes = 0
         self._looks: list[_Job] = []
+        self._loading = 0  # calls of `load` that the reader thread has not answered yet
         self._read_lock = threading.Condition()
         self._reads: list[Callable[[], Callable[[], None]]] = []
         self._closing = False
@@ -431,16 +439,25 @@ class SqliteStore:
 
     def load(self, mailboxes: Sequence[MailboxId], done: Callable[[list[MailboxRow | None] | None], None]) -> None:
         wanted = list(mailboxes)
+        empty = self._load_empty(wanted) if not self._loading and len(wanted) <= _PAD_SIZES[-1] else None
+        if empty is not None:
+            self._soon(lambda: done(empty))
+            return
+        self._loading += 1
+
+        def loaded(rows: list[MailboxRow | None] | None) -> None:
+            self._loading -= 1
+            done(rows)
 
         def run() -> Callable[[], None]:
             try:
                 rows = self._load(wanted)
             except apsw.CorruptError as error:
                 intact = self._load_intact(wanted)
-                return self._failed("looking up mailboxes", error, lambda: done(intact))
+                return self._failed("looking up mailboxes", error, lambda: loaded(intact))
             except Exception as error:
-                return self._failed("looking up mailboxes", error, lambda: done(None))
-            return lambda: done(rows)
+                return self._failed("looking up mailboxes", error, lambda: loaded(None))
+            return lambda: loaded(rows)
 
         self._queue_read(run)
 
@@ -480,19 +497,51 @@ class SqliteStore:
 
     def _look(self) -> None:
         looks, self._looks = self._looks, []
-        for job, done in looks:
-            try:
-                result = job(self._look_tables)
-            except WireError as error:
-                done(None, error)
-            except apsw.Error as error:
-                self._problem("reading tables", error)
-                done(None, _storage_error(error))
-            except Exception as error:
-                self._problem("a look-up", error)
-                done(None, WireError(INTERNAL))
-            else:
-                done(result, None)
+        with self._together():
+            for job, done in looks:
+                try:
+                    result = job(self._look_tables)
+                except WireError as error:
+                    done(None, error)
+                except apsw.Error as error:
+                    self._problem("reading tables", error)
+                    done(None, _storage_error(error))
+                except Exception as error:
+                    self._problem("a look-up", error)
+                    done(None, WireError(INTERNAL))
+                else:
+                    done(result, None)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """What is read within is one transaction, so that SQLite takes the locks of the file once. Should it not begin
+        or end early, each statement is a transaction of its own, as it would be without this."""
+        with suppress(apsw.Error):
+            self._looking.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with suppress(apsw.Error):
+                if self._looking.in_transaction:
+                    self._looking.execute("COMMIT")
+
+    def _load_empty(self, wanted: list[MailboxId]) -> list[MailboxRow | None] | None:
+        """As `_load`, if nothing lies in any of these and no serial of them is revoked; None if that is not so."""
+        rows: list[MailboxRow | None] = []
+        try:
+            with self._together():
+                for mailbox in wanted:
+                    found = self._looking.execute(_LOAD_EMPTY_SQL, (mailbox,)).fetchone()
+                    if found is None:
+                        rows.append(None)
+                        continue
+                    queue, has_more = found
+                    if has_more:
+                        return None
+                    rows.append(MailboxRow(queue, self._forgotten.get(queue, 0), {}, frozenset()))
+        except apsw.Error:  # the reader thread finds out what is wrong
+            return None
+        return rows
 
     # ------------------------------------------------------------ the reader thread
 

@@ -51,6 +51,10 @@ class SqliteTables(Tables):
         )
         return AccountRow(*row) if row else None
 
+    def used_month(self, account: AccountId) -> int | None:
+        row = self._one("SELECT used_month FROM account WHERE account = ?", account)
+        return row[0] if row else None
+
     def add_account(self, row: AccountRow) -> None:
         self._execute("INSERT INTO account VALUES (?, ?, ?, ?, ?, ?)", row)
 
@@ -192,11 +196,13 @@ class SqliteTables(Tables):
         sql = "SELECT count(*) FROM key_package WHERE queue = ? AND suite = ? AND last_resort = 0"
         return int(self._one(sql, queue, suite)[0])
 
-    def last_resorts(self, queue: QueueNumber) -> list[int]:
+    def packages_by_kind(self, queue: QueueNumber) -> list[tuple[int, bool, int]]:
         rows = self._execute(
-            "SELECT suite FROM key_package WHERE queue = ? AND last_resort = 1 ORDER BY suite", (queue,)
+            "SELECT suite, last_resort, count(*) FROM key_package WHERE queue = ? GROUP BY suite, last_resort"
+            " ORDER BY suite, last_resort",
+            (queue,),
         )
-        return [row[0] for row in rows]
+        return [(suite, bool(last_resort), count) for suite, last_resort, count in rows]
 
     def add_packages(self, queue: QueueNumber, suite: int, packages: Sequence[bytes], month: int) -> None:
         (top,) = self._one(
