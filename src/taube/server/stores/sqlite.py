@@ -98,9 +98,10 @@ def _load_sql(mailboxes: int) -> str:
 
 _LOAD_EMPTY_SQL: Final = (
     f"SELECT queue, EXISTS (SELECT 1 FROM envelope WHERE key BETWEEN queue << 32 AND (queue << 32) + {LOW})"
-    " OR EXISTS (SELECT 1 FROM revoked WHERE revoked.queue = device.queue) FROM device WHERE mailbox = ?"
+    " OR EXISTS (SELECT 1 FROM revoked WHERE revoked.queue = device.queue),"
+    " EXISTS (SELECT 1 FROM push WHERE push.queue = device.queue) FROM device WHERE mailbox = ?"
 )
-"""A mailbox's queue, and whether anything more is to be told of it."""
+"""A mailbox's queue, whether anything lies there or is revoked, and whether its device is woken."""
 
 _FETCH_SQL: Final = f"""
     WITH near AS (SELECT key, length(body) AS size FROM envelope WHERE key > ?1 AND key <= ?2 ORDER BY key LIMIT ?3 +
@@ -535,10 +536,10 @@ class SqliteStore:
                     if found is None:
                         rows.append(None)
                         continue
-                    queue, has_more = found
+                    queue, has_more, wakes = found
                     if has_more:
                         return None
-                    rows.append(MailboxRow(queue, self._forgotten.get(queue, 0), {}, frozenset()))
+                    rows.append(MailboxRow(queue, self._forgotten.get(queue, 0), {}, frozenset(), bool(wakes)))
         except apsw.Error:  # the reader thread finds out what is wrong
             return None
         return rows
