@@ -46,6 +46,7 @@ words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=2
 names = st.binary(min_size=32, max_size=32)
 replies = st.just(b"") | st.binary(min_size=48, max_size=48)
 pixels = st.integers(0, 65_535)
+photos = st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"RIFF\x04\x00\x00\x00WEBPVP8 "])
 contents: st.SearchStrategy[Known] = st.one_of(
     st.builds(Text, ids, whole, whole, words, replies),
     st.builds(
@@ -57,7 +58,7 @@ contents: st.SearchStrategy[Known] = st.one_of(
     ),
     st.builds(Receipt, ids, whole, whole, st.sampled_from([1, 2]), st.lists(ids, min_size=1, max_size=20)),
     st.builds(Typing, ids, st.just(0), whole, st.booleans()),
-    st.builds(Profile, ids, whole, whole, words.filter(lambda name: len(name.encode()) <= 128)),
+    st.builds(Profile, ids, whole, whole, words.filter(lambda name: len(name.encode()) <= 128), photos),
     st.builds(ResendRequest, ids, whole, whole, st.lists(st.integers(1, 2**53), min_size=1, max_size=20)),
     st.builds(Leave, ids, whole, whole),
 )
@@ -167,6 +168,9 @@ def media(**fields: Any) -> Media:
         Typing(ID, 1, 0, True),
         Profile(ID, 1, 0, ""),
         Profile(ID, 1, 0, "ß" * 65),
+        Profile(ID, 1, 0, "x", b"\x89PNG\r\n\x1a\n"),
+        Profile(ID, 1, 0, "x", b"RIFF\x00\x00\x00\x00WAVE"),
+        Profile(ID, 1, 0, "x", b"\xff\xd8\xff" + bytes(32_766)),
         ResendRequest(ID, 0, 0, [0]),
         ResendRequest(ID, 0, 0, [1] * 257),
         Text(ID, 1, 0, "x", ID),
@@ -190,7 +194,7 @@ def test_the_largest_of_each_kind_fit() -> None:
     for message in (
         Text(ID, 2**53, 2**53, "ß" * 8192),
         Receipt(ID, 0, 2**53, 2, [ID] * 512),
-        Profile(ID, 1, 0, "x" * 128),
+        Profile(ID, 1, 0, "x" * 128, b"\xff\xd8\xff" + bytes(32_765)),
         ResendRequest(ID, 0, 0, [2**53] * 256),
         media(caption="ß" * 8192, name="ß" * 100, thumbhash=b"x" * 64, reply_to=ID * 3, size=2**30),
     ):

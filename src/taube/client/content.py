@@ -21,6 +21,7 @@ MAX_MEDIA_TYPE_BYTES: Final = 100
 MAX_FILE_NAME_BYTES: Final = 200
 MAX_THUMBHASH_BYTES: Final = 64
 REPLY_BYTES: Final = 48
+MAX_PHOTO_BYTES: Final = 32_768
 
 DELIVERED: Final = 1
 READ: Final = 2
@@ -77,6 +78,8 @@ class Profile(Record, frozen=True, tag=4):
     sequence: Sequence
     sent_at_ms: Milliseconds
     name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_BYTES)]
+    photo: Annotated[bytes, Meta(max_length=MAX_PHOTO_BYTES)] = b""
+    """A small picture, JPEG or WebP; empty: none."""
 
 
 class ResendRequest(Record, frozen=True, tag=5):
@@ -191,12 +194,19 @@ def _check(content: Known) -> None:
         raise ContentError(f"text is above the limit of {MAX_TEXT_BYTES} bytes")
     if isinstance(content, Profile) and _size(content.name) > MAX_NAME_BYTES:
         raise ContentError(f"name is above the limit of {MAX_NAME_BYTES} bytes")
+    if isinstance(content, Profile) and content.photo and not is_photo(content.photo):
+        raise ContentError("the photo is neither JPEG nor WebP")
     if isinstance(content, Text | Media) and len(content.reply_to) not in (0, REPLY_BYTES):
         raise ContentError(f"a reply names {REPLY_BYTES} bytes, or none")
     if isinstance(content, Media):
         _check_media(content)
     if isinstance(content, Typing) and content.sequence != 0:
         raise ContentError("typing has no sequence number")
+
+
+def is_photo(data: bytes) -> bool:
+    """Whether *data* begins as a JPEG or WebP picture does."""
+    return data.startswith(b"\xff\xd8\xff") or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
 
 
 def _check_media(media: Media) -> None:

@@ -663,12 +663,12 @@ export class Core {
   // -- blobs ------------------------------------------------------------------------------------------------------
 
   /** Chunk *index* of a file of *size* bytes, sealed under *key* (32 bytes, for this file only). */
-  sealChunk(key: Uint8Array, size: number, index: number, piece: Uint8Array): Uint8Array {
+  sealBlob(key: Uint8Array, size: number, index: number, piece: Uint8Array): Uint8Array {
     return this.call(47, bytes, key, size, index, piece);
   }
 
   /** What chunk *index* of a file of *size* bytes holds of the file. Throws Unverified for one altered, moved or cut. */
-  openChunk(key: Uint8Array, size: number, index: number, sealed: Uint8Array): Uint8Array {
+  openBlob(key: Uint8Array, size: number, index: number, sealed: Uint8Array): Uint8Array {
     return this.call(48, bytes, key, size, index, sealed);
   }
 }
