@@ -317,6 +317,10 @@ export interface Tx {
   chats(): Promise<Chat[]>;
   renameChat(chat: Uint8Array, name: string, namedBy: string): Promise<void>;
   setChatState(chat: Uint8Array, state: string): Promise<void>;
+  /** The chat waits to be accepted: who began it, and the address that its Welcome was for. Until its state changes. */
+  addRequest(chat: Uint8Array, account: Uint8Array, serial: Uint8Array): Promise<void>;
+  /** How many chats that this account began, and how many that came to this address, wait to be accepted. */
+  countRequests(account: Uint8Array, serial: Uint8Array): Promise<[byAccount: number, bySerial: number]>;
   /** Use this group from now on; what waits to be protected is protected in it. */
   setChatGroup(chat: Uint8Array, groupId: Uint8Array, nowMs: number): Promise<void>;
   setChatSettings(chat: Uint8Array, settings: Partial<Settings>): Promise<void>;
@@ -335,6 +339,8 @@ export interface Tx {
   groupsOfSerial(serial: Uint8Array): Promise<Group[]>;
   /** The group in use among those that carry this chat id. */
   groupOfMlsChat(mlsChat: Uint8Array): Promise<Group | null>;
+  /** All rows about the group but those of the core. */
+  forgetGroup(groupId: Uint8Array): Promise<void>;
   setEpoch(groupId: Uint8Array, epoch: number): Promise<void>;
   setStanding(groupId: Uint8Array, standing: string, nowMs: number): Promise<void>;
   putPending(pending: Pending): Promise<void>;

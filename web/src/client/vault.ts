@@ -38,6 +38,8 @@ export interface Vault {
   useAccount(tx: Tx): Promise<void>;
   /** Unload every group: before a Welcome that may bring one that we have had before. */
   forgetLoadedGroups(tx: Tx): Promise<void>;
+  /** Forget all groups of the chat but the one in use and the newest others, *keep* in all; inside `work`. */
+  forgetOlderGroups(tx: Tx, chat: Uint8Array, keep: number): Promise<void>;
   /** Store what the core has changed so far, inside `work`; leaving `work` does it too. */
   flush(tx: Tx): Promise<void>;
 
