@@ -7,7 +7,6 @@ import {
   ACCOUNT_SCOPE,
   browserRandom,
   CHUNK_BYTES,
-  type Core,
   CoreTrapped,
   DEVICE_SCOPE,
   Evicted,
