@@ -176,7 +176,7 @@ def main(arguments: list[str]) -> int:
         link_node()
         if level == "dev":
             install_packages(INTEROP, "the interop test", development=True)
-        install_packages(WEB, "the phone app", development=level == "dev")
+        install_packages(WEB, "the phone app", development=level != "run")
         build_app()
         if new:
             say("Everything is installed.")

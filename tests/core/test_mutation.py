@@ -5,7 +5,15 @@ from collections.abc import Callable
 
 import pytest
 
-from taube.client.e2e import SUITE_CLASSIC, SUITE_HYBRID, CoreError, CoreTrapped, StrangerMail
+from taube.client.e2e import (
+    SUITE_CLASSIC,
+    SUITE_HYBRID,
+    Applied,
+    CoreError,
+    CoreTrapped,
+    Received,
+    StrangerMail,
+)
 from tests.core.people import NOW_S, Person, chat_of, pair_of
 from tests.spec import spec
 
@@ -109,15 +117,24 @@ class Sealed:
         body = self.target.body
         self.body = self.seal.decrypt(body[:12], body[12:], b"")
 
+    def receive(self, plaintext: bytes) -> list[Received]:
+        body = bytes(12) + self.seal.encrypt(bytes(12), plaintext, b"")
+        return self.target.carol.core.receive(self.target.group, [body], {}, NOW_S)
+
+    def apply(self, plaintext: bytes) -> Applied:
+        value = bytes(12) + self.gate.encrypt(bytes(12), plaintext, self.name)
+        return self.target.carol.core.apply_gate_value(self.target.group, 0, value, {}, NOW_S)
+
+    def calls(self) -> list[tuple[bytes, Callable[[bytes], object]]]:
+        """Every call with bytes from outside, with what it would be given."""
+        return [*self.target.inputs, (self.body, self.receive), (self.value, self.apply)]
+
     def attack(self, dice: random.Random) -> None:
-        carol, group = self.target.carol, self.target.group
+        carol = self.target.carol
         if dice.random() < 0.5:
-            plaintext = mutate(dice, self.body)
-            carol.core.receive(group, [bytes(12) + self.seal.encrypt(bytes(12), plaintext, b"")], {}, NOW_S)
+            self.receive(mutate(dice, self.body))
         else:
-            plaintext = mutate(dice, self.value)
-            value = bytes(12) + self.gate.encrypt(bytes(12), plaintext, self.name)
-            applied = carol.core.apply_gate_value(group, 0, value, {}, NOW_S)
+            applied = self.apply(mutate(dice, self.value))
             assert applied.verdict in ("void", "stuck", "applied")
             if applied.verdict == "applied":  # the mutation hit the padding only
                 carol.core.unload_all()

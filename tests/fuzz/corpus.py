@@ -15,6 +15,7 @@ from typing import Any, Final
 from taube.client import contacts
 from taube.wire import codec
 from taube.wire import messages as m
+from tests.fuzz import files, targets
 from tests.fuzz import world as w
 from tests.fuzz.targets import ASKS, CUT, UPGRADE, masked
 
@@ -231,6 +232,20 @@ def _unpacked(certificate: bytes) -> bytes:
     return certificate[3:at] + certificate[at + (2 if certificate[at] == 0xC4 else 3) :]
 
 
+def _backups() -> list[bytes]:
+    """Overwrites something in the head of every page, and whatever of the server's own facts can be found."""
+    sound = files.sound_backup()
+    heads = [at.to_bytes(3, "big") + bytes(8) for at in range(0, len(sound), 4096)]
+    known = [w.ORIGIN.encode(), b"address key", b"generation", b"CREATE TABLE", b"clock"]
+    facts = [(sound.index(text)).to_bytes(3, "big") + b"?" * 4 for text in known if text in sound]
+    fields = [at.to_bytes(3, "big") + b"\xff\xff\xff\xff" for at in (16, 18, 28, 44, 56, 60, 68)]
+    return [b"\x00\x00\x00", *heads, *facts, *fields, b"\xff\xff\xff" + sound[:100], b"\xff\xff\xff"]
+
+
+def _core() -> list[bytes]:
+    return [bytes([number]) + data for number, (data, _) in enumerate(targets._chat().calls())]
+
+
 _SEEDS: Final = {
     "frames": _frames,
     "server_session": _server_session,
@@ -238,10 +253,13 @@ _SEEDS: Final = {
     "commands": _commands,
     "port": _requests,
     "websocket": _websocket,
+    "inside_tls": _requests,
     "tls_port": _tls,
     "links": _links,
     "names": _names,
     "contents": lambda: _hex(_load("content"), "bytes"),
     "device_lists": _lists,
     "settings": _settings,
+    "backups": _backups,
+    "core": _core,
 }

@@ -15,16 +15,21 @@ from pathlib import Path
 from typing import Any, Final
 
 from taube import terminal
-from taube.client import contacts, content, devices
+from taube.client import contacts, content, devices, e2e, transport
+from taube.client.e2e import SUITE_CLASSIC
 from taube.client.errors import WrongInput
-from taube.server import admin, config, folder, secrets
+from taube.server import admin, backup, config, folder, secrets
 from taube.server.config import OperatorError
-from taube.server.services import accounts
+from taube.server.ports import StoreUnusable
+from taube.server.services import accounts, identity
+from taube.server.stores import sqlite
 from taube.wire import codec, errors, session
 from taube.wire import messages as m
 from taube.wire.errors import FrameError, WireError
 from taube.wire.packing import Unpacker, pack
+from tests.fuzz import files
 from tests.fuzz import world as w
+from tests.fuzz.port import Port, outcomes
 
 CUT: Final = b"\xc1\xc1"
 Outcomes = Set[str]
@@ -171,22 +176,22 @@ def commands(data: bytes) -> Outcomes:
 
 
 @functools.cache
-def _port() -> w.Port:
-    return w.Port()
+def _port() -> Port:
+    return Port()
 
 
 @functools.cache
-def _tls_port() -> w.Port:
+def _tls_port() -> Port:
     from taube.server.gateway.listener import tls_context
     from tests.server.rawclient import certificate
 
     with tempfile.TemporaryDirectory() as name:
-        return w.Port(tls_context(*certificate(Path(name))))
+        return Port(tls_context(*certificate(Path(name))))
 
 
 def port(data: bytes) -> Outcomes:
     """Any bytes, in pieces, to the port that speaks plain HTTP (on loopback)."""
-    return w.outcomes(_port().play(pieces(data)[:64]))
+    return outcomes(_port().play(pieces(data)[:64]))
 
 
 UPGRADE: Final = (
@@ -203,7 +208,7 @@ def websocket(data: bytes) -> Outcomes:
             sent.append(piece[1:])
         elif piece:
             sent.append(masked(piece[0], piece[1:]))
-    return w.outcomes(_port().play(sent))
+    return outcomes(_port().play(sent))
 
 
 def masked(first: int, payload: bytes) -> bytes:
@@ -218,11 +223,16 @@ def masked(first: int, payload: bytes) -> bytes:
     return bytes([first]) + length + bytes(4) + payload
 
 
+def inside_tls(data: bytes) -> Outcomes:
+    """Any bytes, in pieces, inside the TLS of the port: what `port` is, over the transport that the public port has."""
+    return outcomes(_tls_port().play(pieces(data)[:64], in_tls=True))
+
+
 def tls_port(data: bytes) -> Outcomes:
     """Any bytes, in pieces, to the port that speaks TLS."""
     answer = _tls_port().play(pieces(data)[:64])
     if answer[:4] == b"HTTP":
-        return w.outcomes(answer)
+        return outcomes(answer)
     return {"TLS " + answer[:1].hex() + answer[5:7].hex()} if answer else {"nothing"}
 
 
@@ -253,13 +263,20 @@ def links(data: bytes) -> Outcomes:
         came.add(f"invitation {bool(origin)}")
     except WrongInput as error:
         came.add(f"no invitation: {w.plain(str(error))}")
-    for number, parse in enumerate((folder.check_origin, _admin_invitation, admin._account)):
+    for number, parse in enumerate((folder.check_origin, _admin_invitation, admin._account, _socket_url)):
         try:
             parse(text)
             came.add(f"{number} is one")
         except OperatorError as error:
             came.add(f"{number}: {w.plain(error.sentence)}")
     return came
+
+
+def _socket_url(text: str) -> str:
+    try:
+        return transport.socket_url(text)
+    except transport.NotTaube as error:
+        raise OperatorError(str(error)) from error
 
 
 def _admin_invitation(text: str) -> bytes:
@@ -314,24 +331,69 @@ def device_lists(data: bytes) -> Outcomes:
 # ---------------------------------------------------------------- files
 
 
-@functools.cache
-def _folder() -> Path:
-    made = tempfile.TemporaryDirectory(prefix="taube-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
-    _kept.append(made)
-    return Path(made.name)
-
-
-_kept: Final[list[tempfile.TemporaryDirectory[str]]] = []
-
-
 def settings(data: bytes) -> Outcomes:
     """A server's configuration file."""
-    file = _folder() / "taube.toml"
-    file.write_bytes(data)
+    file = files.written("taube.toml", data)
     try:
         return {"read" + str(config.read_config(file) == config.ServerConfig())}
     except OperatorError as error:
-        return {w.plain(error.sentence.replace(str(file), ""))}
+        return {w.plain(error.sentence.replace(str(files.place()), ""))}
+
+
+def backups(data: bytes) -> Outcomes:
+    """A backup to restore from, and what a server and `taube admin` read of it at once.
+
+    Each piece overwrites a part of a sound one: three bytes that say where, then what. 0xFFFFFF: it is all there is.
+    """
+    spoiled = bytearray(files.sound_backup())
+    for piece in pieces(data)[:64]:
+        if piece[:3] == b"\xff\xff\xff":
+            spoiled = bytearray(piece[3:])
+        else:
+            at = int.from_bytes(piece[:3], "big") % (len(spoiled) + 1)
+            spoiled[at : at + len(piece) - 3] = piece[3:]
+    into = files.empty_folder()
+    try:
+        backup.restore(into, files.written("spoiled", bytes(spoiled)))
+    except OperatorError as error:
+        return {w.plain(error.sentence.replace(str(files.place()), ""))}
+    try:
+        with sqlite.transaction(into / backup.DATABASE) as tables:
+            identity.start_clock(tables, w.NOW_MS, 0.0)
+            own = identity.establish(tables, w.fixed_random, w.NOW_MS)
+            secrets.AddressKeys(own.address_keys, own.current_key)
+            accounts.certificate(tables, w.PERSON.account)
+    except (StoreUnusable, WireError) as error:
+        return {"restored, but " + w.plain(str(error))}
+    return {"restored"}
+
+
+# ---------------------------------------------------------------- the core
+
+
+@functools.cache
+def _chat() -> Any:
+    from tests.core.test_mutation import Sealed
+
+    return Sealed(SUITE_CLASSIC)
+
+
+def core(data: bytes) -> Outcomes:
+    """What other people send to the cryptographic core. The first byte says which call gets the rest."""
+    sealed = _chat()
+    bob, calls = sealed.target.bob, sealed.calls()
+    try:
+        result = calls[data[0] % len(calls)][1](data[1:]) if data else None
+    except e2e.CoreTrapped as error:
+        raise w.Broken("the core trapped") from error
+    except e2e.CoreError as error:
+        return {f"{data[0] % len(calls)} {error.name} {w.plain(str(error))}"}
+    for person in (bob, sealed.target.carol):
+        person.core.unload_all()
+        for scope, rows in person.rows.items():
+            person.core.load(scope, rows.items())
+    kinds = [getattr(each, "kind", "") for each in result] if isinstance(result, list) else []
+    return {f"{data[:1].hex()} {type(result).__name__} {getattr(result, 'verdict', '')} {kinds}"}
 
 
 # ---------------------------------------------------------------- the table
@@ -402,6 +464,7 @@ TARGETS: Final[dict[str, Target]] = {
         (*PACKED, b"\x82", b"\x02", b"\x80"),
         share=2,
     ),
+    "inside_tls": Target(inside_tls, ("server/gateway/listener.py", "server/gateway/websocket.py"), (CUT, *HTTP)),
     "tls_port": Target(
         tls_port, ("server/gateway/listener.py",), (CUT, b"\x16\x03\x01", b"\x15\x03\x03", b"\x17\x03\x03", b"\x14")
     ),
@@ -410,6 +473,7 @@ TARGETS: Final[dict[str, Target]] = {
         (
             "client/contacts.py#contact_link,parse_contact_link,one_line,clean_name",
             "client/devices.py#decode_base64,split_link,parse_invitation",
+            "client/transport.py#socket_url",
             "server/folder.py#check_origin,is_loopback",
             "server/admin.py#_invitation,_account",
         ),
@@ -430,5 +494,16 @@ TARGETS: Final[dict[str, Target]] = {
         ("server/services/accounts.py#check_genesis,check_list,check_new", "server/secrets.py#verify"),
         PACKED,
     ),
+    "backups": Target(
+        backups,
+        (
+            "server/backup.py#restore,finish,_prepare,_check_origin,_name",
+            "server/stores/sqlite.py#copy,examine,prepare,read_facts,transaction,join_log,_unusable,_not_ours,_check_version",
+            "server/services/identity.py#establish,_read,start_clock",
+        ),
+        (CUT, b"SQLite format 3\x00", b"\x00\x00\x10", b"\xff\xff\xff", b"https://"),
+        share=0.5,
+    ),
+    "core": Target(core, ("client/e2e.py#_call,call",), PACKED, share=0.5),
     "settings": Target(settings, ("server/config.py#read_config,_set",), TOML),
 }

@@ -3,8 +3,9 @@
 import pytest
 
 from tests.fuzz import corpus, reach
+from tests.fuzz.port import outcomes
 from tests.fuzz.targets import TARGETS
-from tests.fuzz.world import Broken, outcomes
+from tests.fuzz.world import Broken
 
 
 @pytest.mark.parametrize("name", TARGETS)

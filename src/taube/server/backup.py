@@ -100,7 +100,7 @@ def _prepare(data: Path, file: Path) -> None:
         _give(draft, data)
         sqlite.copy(file, draft)
         sqlite.examine(draft)
-        origin = sqlite.read_facts(draft).get(ORIGIN, b"").decode()
+        origin = _origin_in(draft)
         _check_origin(data, file, origin)
         with sqlite.transaction(draft) as tables:
             with suppress(StoreUnusable):  # it may be damaged: that may be why there is a restore
@@ -124,6 +124,17 @@ def _prepare(data: Path, file: Path) -> None:
 
 def _facts_replaced(data: Path) -> dict[str, bytes]:
     return sqlite.read_facts(data / DATABASE) if (data / DATABASE).is_file() else {}
+
+
+def _origin_in(draft: Path) -> str:
+    """The origin of the server that was backed up; empty if it never had one. Raises StoreUnusable."""
+    try:
+        origin = sqlite.read_facts(draft).get(ORIGIN, b"").decode()
+        if origin and folder.check_origin(origin) != origin:
+            raise ValueError
+    except (ValueError, OperatorError) as error:
+        raise StoreUnusable(f"{draft} is damaged: the origin in it is none.") from error
+    return origin
 
 
 def _check_origin(data: Path, file: Path, origin: str) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from taube.exits import EX_CONFIG, EX_NOINPUT
 from taube.server.gateway.connection import ConnectionConfig
@@ -19,6 +19,9 @@ from taube.server.stores.sqlite import SqliteSettings
 from taube.wire.errors import TaubeError
 
 T = TypeVar("T")
+
+MOST: Final = 2**53
+"""No setting is a larger number."""
 
 
 class OperatorError(TaubeError):
@@ -82,7 +85,7 @@ def read_config(path: Path | None) -> ServerConfig:
         given = tomllib.loads(path.read_text())
     except FileNotFoundError as error:
         raise OperatorError(f"There is no file {path}.", EX_NOINPUT) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OperatorError(f"{path} cannot be read as TOML: {error}.", EX_CONFIG) from error
     return _set(ServerConfig(), given, "", path)
 
@@ -99,7 +102,7 @@ def _set(config: T, given: dict[str, Any], within: str, path: Path) -> T:
             if not isinstance(value, dict):
                 raise OperatorError(f"{path}: “{within}{name}” is a table of settings.", EX_CONFIG)
             changes[name] = _set(default, value, f"{within}{name}.", path)
-        elif isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST:
             raise OperatorError(f"{path}: “{within}{name}” has to be a number, such as {default}.", EX_CONFIG)
         else:
             changes[name] = int(value) if isinstance(default, int) else float(value)

@@ -92,14 +92,25 @@ def look(data: Path) -> Case:
     is_running = folder.is_held(data)
     served: dict[str, Any] = {}
     with suppress(OSError, ValueError):
-        served = json.loads((data / folder.SERVED).read_text())
+        served = _json_object((data / folder.SERVED).read_bytes())
     health, figures = None, {}
     if is_running:
         with suppress(OSError, ValueError, http.client.HTTPException):
             ops = (data / "ops").read_text().strip()
-            health = json.loads(_get(ops, "/health"))
+            health = _json_object(_get(ops, "/health"))
             figures = _figures(_get(ops, "/metrics").decode())
     return Case(data, is_running, folder.kept_origin(data), served, health, figures)
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    """The JSON object in *data*, which another program may have written. Raises ValueError for anything else."""
+    try:
+        found = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError("not an object")
+    return found
 
 
 def _get(url: str, path: str) -> bytes:
@@ -184,7 +195,7 @@ def _port(case: Case) -> Iterator[Finding]:
             if case.served.get("tls_cert"):
                 sock = _unverified().wrap_socket(plain, server_hostname=_host(case))
             with sock:
-                card = json.loads(_ask_card(sock, _host(case)))
+                card = _json_object(_ask_card(sock, _host(case)))
     except (OSError, ValueError) as error:
         yield Finding("port", ACT, f"{listen} does not answer ({_why(error)}): look at the server's log, restart it.")
         return

@@ -92,11 +92,14 @@ def check_origin(text: str) -> str:
 
 
 def kept_origin(folder: Path) -> str | None:
-    """The origin that this folder's server has gone by, None if it never ran."""
+    """The origin that this folder's server has gone by, None if it never ran. Raises OperatorError if it is damaged."""
+    path = folder / "origin"
     try:
-        return (folder / "origin").read_text().strip() or None
+        return path.read_text().strip() or None
     except OSError:
         return None
+    except UnicodeDecodeError as error:
+        raise OperatorError(f"{path} is damaged: write into it the URL by which clients know this server.") from error
 
 
 def keep(folder: Path, name: str, text: str) -> None:

@@ -47,6 +47,23 @@ def test_a_backup_is_one_checked_file_for_its_owner_only(tmp_path: Path) -> None
     assert read_facts(file)[backup.ORIGIN] == b"https://taube.example"
 
 
+@pytest.mark.parametrize("origin", [b"\xff", b"nonsense", b"https://taube.example/x", b"https://taube.example\n"])
+def test_a_backup_with_an_origin_that_is_none_is_damaged(tmp_path: Path, origin: bytes) -> None:
+    data, file = a_server(tmp_path / "data"), tmp_path / "taube.backup"
+    backup.make(data, file)
+    with transaction(file) as tables:
+        tables.set_fact(backup.ORIGIN, origin)
+    with pytest.raises(OperatorError, match="is damaged"):
+        backup.restore(tmp_path / "new", file)
+
+
+def test_an_origin_file_that_is_damaged_is_told_in_one_sentence(tmp_path: Path) -> None:
+    data = a_server(tmp_path / "data")
+    (data / "origin").write_bytes(b"\xff")
+    with pytest.raises(OperatorError, match="origin is damaged"):
+        folder.kept_origin(data)
+
+
 def test_a_backup_never_takes_the_place_of_a_file(tmp_path: Path) -> None:
     data, file = a_server(tmp_path / "data"), tmp_path / "letter"
     file.write_text("dear bob")

@@ -106,6 +106,26 @@ def test_a_port_that_something_else_uses_is_told(tmp_path: Path) -> None:
     assert finding.state == ACT and "in use" in finding.sentence
 
 
+@pytest.mark.parametrize("body", [b"[1]", b"[" * 60_000, b"nonsense", b"{}", b'{"origin": {}}', b"\xff"])
+def test_another_program_on_the_port_is_told_whatever_it_answers(tmp_path: Path, body: bytes) -> None:
+    import socket
+    import threading
+
+    def answer(listening: socket.socket) -> None:
+        peer, _ = listening.accept()
+        with peer:
+            peer.recv(4096)
+            peer.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + body)
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        thread = threading.Thread(target=answer, args=(other,))
+        thread.start()
+        listen = f"127.0.0.1:{other.getsockname()[1]}"
+        findings = list(doctor._port(a_case(tmp_path, is_running=True, served={"listen": listen})))
+        thread.join()
+    assert findings[0].state == ACT and ("does not answer" in findings[0].sentence or "Another" in findings[0].sentence)
+
+
 def test_a_clock_that_went_back_is_told_and_one_that_went_ahead(tmp_path: Path) -> None:
     data = a_folder(tmp_path / "data")
     with sqlite.transaction(data / DATABASE) as tables:

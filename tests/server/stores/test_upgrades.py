@@ -14,7 +14,7 @@ import apsw
 import pytest
 
 from taube.server import backup, folder
-from taube.server.ports import AccountRow, EnvelopeRow, InvitationRow, MailboxId, QueueNumber, Tables
+from taube.server.ports import AccountRow, EnvelopeRow, InvitationRow, MailboxId, QueueNumber, StoreUnusable, Tables
 from taube.server.services import identity
 from taube.server.stores.schema import APPLICATION_ID, SCHEMA_VERSION
 from taube.server.stores.sqlite import SqliteSettings, examine, prepare, transaction
@@ -141,6 +141,17 @@ def test_a_newer_schema_is_refused_by_every_command_in_one_sentence(tmp_path: Pa
     assert words == ["doctor"] or len(said.strip().splitlines()) == 1
     assert path.read_bytes() == before
     assert not (tmp_path / "new.backup").exists()
+
+
+@pytest.mark.parametrize("version", [-1, -(2**31)])
+def test_a_schema_that_never_was_is_refused_as_damage(tmp_path: Path, version: int) -> None:
+    path = stored(SCHEMA_VERSION, tmp_path / "taube.db")
+    connection = apsw.Connection(os.fspath(path))
+    connection.pragma("user_version", version)
+    connection.close()
+    for look in (examine, lambda path: prepare(path, SqliteSettings())):
+        with pytest.raises(StoreUnusable, match="is damaged"):
+            look(path)
 
 
 def store() -> None:

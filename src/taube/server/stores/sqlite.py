@@ -165,7 +165,7 @@ def prepare(path: Path, settings: SqliteSettings) -> None:
         raise _unusable(path, error) from error
     if tables and application != APPLICATION_ID:
         raise StoreUnusable(f"{path} is a database, but not one of a Taube server. Nothing was changed.")
-    _refuse_newer(path, version)
+    _check_version(path, version)
     connection = open_connection(path, settings)
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -242,7 +242,7 @@ def examine(path: Path) -> Examined:
             version, application = looking.pragma("user_version"), looking.pragma("application_id")
             if application != APPLICATION_ID:
                 raise _not_ours(path)
-            _refuse_newer(path, version)
+            _check_version(path, version)
             if looking.pragma("integrity_check", 1) != "ok":
                 raise StoreUnusable(f"{path} is damaged. Nothing was changed: restore a backup, or repair a copy.")
             return Examined(version, looking.pragma("page_count") * looking.pragma("page_size"))
@@ -311,7 +311,9 @@ def _not_ours(path: Path) -> StoreUnusable:
     return StoreUnusable(f"{path} is not a database of a Taube server. Nothing was changed.")
 
 
-def _refuse_newer(path: Path, version: int) -> None:
+def _check_version(path: Path, version: int) -> None:
+    if version < 0:
+        raise StoreUnusable(f"{path} is damaged (schema {version}). Nothing was changed: restore a backup.")
     if version > schema.SCHEMA_VERSION:
         raise StoreUnusable(
             f"{path} was written by a newer version of Taube (schema {version}; this one knows"

@@ -1,0 +1,223 @@
+"""A real listener with real sockets before the server of world.py, on loopback, its event loop turned by hand.
+
+`Port.play` is one connection: pieces in, what was answered out. `outcomes` reads such an answer. Both raise `Broken`
+for what a server must not do: answer twice, call itself broken, send what is no message, keep a connection for nobody.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NoReturn
+
+import uvloop
+
+from taube.server import pages
+from taube.server.gateway.listener import Listener, ListenerConfig
+from taube.wire.codec import decode_reply_or_event
+from taube.wire.errors import FrameError
+from tests.fuzz.world import ORIGIN, Broken, World, said
+
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
+"""A socket closed like this is gone at once, and its port free for one of the next."""
+
+PATIENCE_S: Final = 2.0
+"""How long a connection may outlive its peer: far longer than the time for goodbyes, which is short here."""
+
+
+class Port:
+    """A listener with real transports: `play` sends pieces to a new connection and gives what it answered."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.loop = uvloop.new_event_loop()
+        self.loop.set_exception_handler(self._unforeseen)
+        self.world: World
+        self._contexts: list[dict[str, Any]] = []
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.address = listening.getsockname()
+        self.listener = Listener(
+            self.loop,
+            [listening],
+            tls=tls,
+            connect=lambda channel, source: self.world.connect(channel, source),
+            application=pages.public_pages(ORIGIN),
+            config=ListenerConfig(shutdown_timeout_s=0.05),
+            may_connect=lambda source: True,
+            refused=lambda reason: None,
+        )
+        self.listener.start()
+
+    def _unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not (isinstance(error, OSError) or error is ConnectionResetError):  # aiofastnet gives the class, too
+            self._contexts.append(context)
+
+    def turn(self) -> None:
+        self.loop.call_soon(self.loop.stop)
+        self.loop.run_forever()
+
+    def play(self, pieces: Iterable[bytes], in_tls: bool = False) -> bytes:
+        """Send each piece when the one before was read; then hang up."""
+        self.world = World(self.loop.call_soon, self.loop.time)
+        peer = TlsPeer(self) if in_tls else Peer(self)
+        try:
+            for piece in pieces:
+                peer.send(piece)
+                for _ in range(3):
+                    self.turn()
+                peer.read()
+            self.world.mailboxes.tick(self.loop.time() + 1)
+            self.world.turn.arm()
+            self.turn()
+            peer.read()
+            peer.hang_up()
+            self._wait(peer)
+        finally:
+            peer.sock.close()
+        self.turn()
+        self.world.judge()
+        if self._contexts:
+            context, self._contexts = self._contexts[0], []
+            raise Broken(f"the loop met: {context.get('message')}") from context.get("exception")
+        return bytes(peer.answer)
+
+    def _wait(self, peer: "Peer") -> None:
+        """Turn until the connection is forgotten."""
+        end = time.monotonic() + PATIENCE_S
+        for number in itertools.count():
+            self.turn()
+            peer.read()
+            if not self.listener.sources.total and not self.listener.greeting and not len(self.world.hub):
+                return
+            if number > 50:
+                time.sleep(0.001)
+            if time.monotonic() > end:
+                raise Broken("the connection outlives its peer")
+
+
+class Peer:
+    """The other end of one connection; `answer` is what came so far."""
+
+    def __init__(self, port: Port) -> None:
+        self.answer = bytearray()
+        self._turn = port.turn
+        self.sock = socket.create_connection(port.address)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.sock.setblocking(False)
+        port.turn()
+
+    def send(self, data: bytes) -> None:
+        waiting = memoryview(data)
+        for _ in range(1 + len(data) // 256):
+            try:
+                waiting = waiting[self.sock.send(waiting) :]
+            except BlockingIOError:
+                pass
+            except OSError:  # the server has hung up
+                return
+            if not waiting:
+                return
+            self._turn()
+
+    def read(self) -> None:
+        self.answer += self.receive()
+
+    def receive(self) -> bytes:
+        found = bytearray()
+        with contextlib.suppress(OSError):
+            while part := self.sock.recv(65_536):
+                found += part
+        return bytes(found)
+
+    def hang_up(self) -> None:
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+
+
+class TlsPeer(Peer):
+    """The same inside TLS: what is sent and read is what the server's protocols see and write."""
+
+    def __init__(self, port: Port) -> None:
+        super().__init__(port)
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = _CLIENT.wrap_bio(self._in, self._out)
+        for _ in range(8):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self._tls.do_handshake()
+            super().send(self._out.read())
+            for _ in range(3):
+                port.turn()
+            self._in.write(self.receive())
+        if self._tls.version() is None:
+            raise Broken("no handshake")
+
+    def send(self, data: bytes) -> None:
+        if data:
+            self._tls.write(data)
+            super().send(self._out.read())
+
+    def read(self) -> None:
+        self._in.write(self.receive())
+        with contextlib.suppress(ssl.SSLError):
+            while part := self._tls.read(65_536):
+                self.answer += part
+
+
+def _client() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+_CLIENT: Final = _client()
+
+
+# ---------------------------------------------------------------- what a server answers
+
+
+def outcomes(answer: bytes) -> set[str]:
+    """What stands in *answer* to one connection. Raises Broken for what a server never says."""
+    if not answer:
+        return {"nothing"}
+    head, end, rest = answer.partition(b"\r\n\r\n")
+    status = head.split(b"\r\n", 1)[0]
+    if not end or not status.startswith(b"HTTP/1.1 "):
+        return _unclear(f"no HTTP: {answer[:60]!r}")
+    if status.startswith(b"HTTP/1.1 5"):
+        return _unclear(f"the server calls itself broken: {status!r}")
+    if not status.startswith(b"HTTP/1.1 101"):
+        if b"HTTP/1.1" in rest:
+            return _unclear("two requests of one connection were answered")
+        return {status.decode()}
+    return {"101", *(_said(frame) for frame in _frames(rest))}
+
+
+def _said(frame: tuple[int, bytes]) -> str:
+    kind, payload = frame
+    if kind == 0x88:
+        return f"close {int.from_bytes(payload[:2], 'big')}"
+    if kind == 0x82:
+        try:
+            return said(decode_reply_or_event(payload))
+        except FrameError as error:
+            raise Broken(f"the server sent what is no message: {payload[:40]!r}") from error
+    return f"frame {kind:#x}"
+
+
+def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + 2 <= len(data):
+        kind, size, at = data[at], data[at + 1], at + 2
+        if size > 125:
+            wide = 2 if size == 126 else 8
+            size, at = int.from_bytes(data[at : at + wide], "big"), at + wide
+        yield kind, data[at : at + size]
+        at += size
+
+
+def _unclear(sentence: str) -> NoReturn:
+    raise Broken(sentence)
