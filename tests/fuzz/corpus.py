@@ -82,6 +82,8 @@ def _story() -> list[bytes]:
             m.Send(10, m.FLAG_EPHEMERAL, [w.ADDRESS], b"gone"),
             m.RevokeAddress(11, w.SERIAL),
             m.PublishDeviceList(12, person.account, person.device_list(2, (0, 1))),
+            m.SetPush(15, "https://push.example.org/wake", w.PUSH_KEY.public, bytes(16)),
+            m.SwapMark(16, bytes(16), b"\x01" * 16),
             m.AskKnowledge(13),
             m.DeleteAccount(14),
         )
@@ -122,6 +124,8 @@ def _replies() -> list[bytes]:
 def _requests() -> list[bytes]:
     hello = masked(0x82, codec.encode(m.Hello([1])))
     paths = [b"/", b"/i", b"/c", b"/v1/socket", b"/.well-known/taube", b"/none", b"http://x/", b"*"]
+    paths += [b"/assets/app.js", b"/build.json", b"/empty.webmanifest", b"/assets/../build.json"]
+    asks = [b"Accept-Encoding: br, gzip\r\n", b'If-None-Match: "x"\r\n', b"Accept-Encoding: gzip;q=0\r\n"]
     plain = [b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n" for path in paths]
     more = [
         UPGRADE + hello,
@@ -137,7 +141,8 @@ def _requests() -> list[bytes]:
         b"\x16\x03\x01",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ]
-    return plain + more
+    app = [b"GET /assets/app.js HTTP/1.1\r\nHost: x\r\n" + ask + b"\r\n" for ask in asks]
+    return plain + more + app
 
 
 def _websocket() -> list[bytes]:
@@ -239,7 +244,27 @@ def _backups() -> list[bytes]:
     known = [w.ORIGIN.encode(), b"address key", b"generation", b"CREATE TABLE", b"clock"]
     facts = [(sound.index(text)).to_bytes(3, "big") + b"?" * 4 for text in known if text in sound]
     fields = [at.to_bytes(3, "big") + b"\xff\xff\xff\xff" for at in (16, 18, 28, 44, 56, 60, 68)]
-    return [b"\x00\x00\x00", *heads, *facts, *fields, b"\xff\xff\xff" + sound[:100], b"\xff\xff\xff"]
+    own = [
+        b"\xff\xff\xfe" + bytes([number]) + b"?" * size for number in range(len(targets.FACTS)) for size in (0, 1, 72)
+    ]
+    return [b"\x00\x00\x00", *own, *heads, *facts, *fields, b"\xff\xff\xff" + sound[:100], b"\xff\xff\xff"]
+
+
+def _push_answers() -> list[bytes]:
+    heads = [b"201 Created", b"404 Not Found", b"410 Gone", b"429 Slow", b"503 Busy", b"301 Elsewhere", b"400 Bad"]
+    ends = [b"", b"Content-Length: 2\r\n", b"Retry-After: 120\r\n", b"Retry-After: Fri, 31 Dec 2027 23:59:59 GMT\r\n"]
+    return [b"HTTP/1.1 " + head + b"\r\n" + end + b"\r\n{}" for head in heads for end in ends]
+
+
+def _push_rows() -> list[bytes]:
+    urls = [
+        "https://push.example.org/wake",
+        "https://10.0.0.1/",
+        "https://[2001:db8::1]:8443/x",
+        "https://a..b.example/",
+    ]
+    good = [CUT.join([url.encode(), w.PUSH_KEY.public, bytes(16)]) for url in urls]
+    return [*good, CUT.join([b"https://push.example.org/", b"\x04" * 65, bytes(16)]), b"nonsense"]
 
 
 def _core() -> list[bytes]:
@@ -262,4 +287,6 @@ _SEEDS: Final = {
     "settings": _settings,
     "backups": _backups,
     "core": _core,
+    "push_answers": _push_answers,
+    "push_rows": _push_rows,
 }

@@ -4,6 +4,8 @@ All of it lies in memory where the system has such a place, and goes with the pr
 """
 
 import functools
+import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from taube.server import backup, folder, secrets
+from taube.server.ports import StoreUnusable
 from taube.server.services import accounts, identity, registration
 from taube.server.stores import sqlite
 from tests.fuzz import world as w
@@ -52,8 +55,35 @@ def sound_backup() -> bytes:
     return file.read_bytes()
 
 
+def with_fact(data: bytes, name: str, value: bytes) -> bytes:
+    """The database *data* with one fact changed; as it is if it cannot be written."""
+    file = written("changed", data)
+    try:
+        with sqlite.transaction(file) as tables:
+            tables.set_fact(name, value)
+        sqlite.join_log(file)
+    except StoreUnusable:
+        return data
+    return file.read_bytes()
+
+
 def empty_folder() -> Path:
     """A data folder in which nothing is."""
     data = place() / "data"
     shutil.rmtree(data, ignore_errors=True)
     return data
+
+
+@functools.cache
+def app_folder() -> Path:
+    """A small build of the phone app: a page, a script in three forms that is sent in pieces, and something empty."""
+    made = place() / "app"
+    (made / "assets").mkdir(parents=True)
+    found = {"index.html": b"<!doctype html>", "assets/app.js": b"//" * 40_000, "empty.webmanifest": b""}
+    for name, content in found.items():
+        (made / name).write_bytes(content)
+    for ending in (".br", ".gz"):
+        (made / f"assets/app.js{ending}").write_bytes(b"packed")
+    tags = {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
+    (made / "build.json").write_text(json.dumps({"hash": "0" * 64, "files": tags}))
+    return made

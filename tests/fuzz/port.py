@@ -20,7 +20,8 @@ from taube.server import pages
 from taube.server.gateway.listener import Listener, ListenerConfig
 from taube.wire.codec import decode_reply_or_event
 from taube.wire.errors import FrameError
-from tests.fuzz.world import ORIGIN, Broken, World, said
+from tests.fuzz import files
+from tests.fuzz.world import ORIGIN, PUSH_KEY, Broken, World, said
 
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 """A socket closed like this is gone at once, and its port free for one of the next."""
@@ -44,7 +45,7 @@ class Port:
             [listening],
             tls=tls,
             connect=lambda channel, source: self.world.connect(channel, source),
-            application=pages.public_pages(ORIGIN),
+            application=pages.public_pages(ORIGIN, PUSH_KEY.public, files.app_folder()),
             config=ListenerConfig(shutdown_timeout_s=0.05),
             may_connect=lambda source: True,
             refused=lambda reason: None,

@@ -7,21 +7,27 @@ is the one byte that MessagePack never uses.
 It knows no fuzzer: `python -m tests.fuzz` drives it, and `test_corpus.py` replays what was found.
 """
 
+import contextlib
 import functools
+import socket
 import tempfile
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import httpcore
+
 from taube import terminal
 from taube.client import contacts, content, devices, e2e, transport
 from taube.client.e2e import SUITE_CLASSIC
 from taube.client.errors import WrongInput
-from taube.server import admin, backup, config, folder, secrets
+from taube.server import admin, backup, clock, config, folder, secrets
 from taube.server.config import OperatorError
-from taube.server.ports import StoreUnusable
+from taube.server.ports import PushRow, StoreUnusable
+from taube.server.providers.web_push import WebPush
 from taube.server.services import accounts, identity
+from taube.server.services.push import PushSettings, check_endpoint
 from taube.server.stores import sqlite
 from taube.wire import codec, errors, session
 from taube.wire import messages as m
@@ -30,6 +36,7 @@ from taube.wire.packing import Unpacker, pack
 from tests.fuzz import files
 from tests.fuzz import world as w
 from tests.fuzz.port import Port, outcomes
+from tests.fuzz.service import AnyService
 
 CUT: Final = b"\xc1\xc1"
 Outcomes = Set[str]
@@ -328,6 +335,53 @@ def device_lists(data: bytes) -> Outcomes:
     return came
 
 
+# ---------------------------------------------------------------- push services
+
+
+@functools.cache
+def _push() -> tuple[WebPush, AnyService]:
+    push = WebPush(
+        PushSettings(allow_private=1, timeout_s=2.0),
+        subject=w.ORIGIN,
+        authorize=w.PUSH_KEY.authorization,
+        encrypt=lambda content, key, secret: secrets.encrypt_push(content, key, secret, bytes(16), bytes(31) + b"\x09"),
+        now_s=lambda: w.NOW_MS / 1000,
+    )
+    return push, AnyService()
+
+
+def push_answers(data: bytes) -> Outcomes:
+    """What a push service answers, as any device may name one of its own."""
+    push, service = _push()
+    service.answer = data
+    row = PushRow(service.origin + "/wake", w.PUSH_KEY.public, bytes(16))
+    answer, after_s = push._post(row, "vapid")
+    expect(after_s >= 0, "a time in the past")
+    return {f"{answer.value} {min(len(str(int(after_s))), 12)}"}
+
+
+def push_rows(data: bytes) -> Outcomes:
+    """What a device subscribes with: endpoint, key and secret. What is accepted can be looked up and encrypted for."""
+    endpoint, key, secret = (*pieces(data), b"", b"", b"")[:3]
+    row = PushRow(endpoint.decode("utf-8", "replace"), key, secret)
+    came = set()
+    for allow_private in (True, False):
+        try:
+            host, port = check_endpoint(row, allow_private)
+            came.add(f"{allow_private} accepted {'[' in row.endpoint} {port in (80, 443)}")
+        except WireError as error:
+            came.add(f"{allow_private} {error.detail}")
+            continue
+        with contextlib.suppress(OSError):
+            socket.getaddrinfo(host, port, flags=socket.AI_NUMERICHOST)
+        _push()[0]._authorization(row.endpoint)
+        httpcore.Request("POST", row.endpoint)
+    with contextlib.suppress(ValueError):
+        secrets.encrypt_push(b"taube", key, secret, bytes(16), bytes(31) + b"\x09")
+        came.add("encrypted")
+    return came
+
+
 # ---------------------------------------------------------------- files
 
 
@@ -340,15 +394,28 @@ def settings(data: bytes) -> Outcomes:
         return {w.plain(error.sentence.replace(str(files.place()), ""))}
 
 
+FACTS: Final = (
+    identity.GENERATION,
+    identity.CURRENT_KEY,
+    identity.PUSH_KEY,
+    clock.FACT,
+    backup.ORIGIN,
+    *(identity.KEY_PREFIX + name for name in ("0", "1", "255", "256", "x", "")),
+)
+
+
 def backups(data: bytes) -> Outcomes:
     """A backup to restore from, and what a server and `taube admin` read of it at once.
 
-    Each piece overwrites a part of a sound one: three bytes that say where, then what. 0xFFFFFF: it is all there is.
+    Each piece overwrites a part of a sound one: three bytes that say where, then what. 0xFFFFFF: it is all there is;
+    0xFFFFFE: it is a fact, whose name the next byte says.
     """
     spoiled = bytearray(files.sound_backup())
     for piece in pieces(data)[:64]:
         if piece[:3] == b"\xff\xff\xff":
             spoiled = bytearray(piece[3:])
+        elif piece[:3] == b"\xff\xff\xfe" and len(piece) > 3:
+            spoiled = bytearray(files.with_fact(bytes(spoiled), FACTS[piece[3] % len(FACTS)], piece[4:]))
         else:
             at = int.from_bytes(piece[:3], "big") % (len(spoiled) + 1)
             spoiled[at : at + len(piece) - 3] = piece[3:]
@@ -361,6 +428,7 @@ def backups(data: bytes) -> Outcomes:
         with sqlite.transaction(into / backup.DATABASE) as tables:
             identity.start_clock(tables, w.NOW_MS, 0.0)
             own = identity.establish(tables, w.fixed_random, w.NOW_MS)
+            secrets.PushKey(identity.push_key(tables, secrets.PushKey.make))
             secrets.AddressKeys(own.address_keys, own.current_key)
             accounts.certificate(tables, w.PERSON.account)
     except (StoreUnusable, WireError) as error:
@@ -429,6 +497,13 @@ PACKED: Final = (
 LINK: Final = tuple(
     b"https://|http://127.0.0.1|/c#|/i#|[::1]|:443|#|?|@|%|\xe2\x80\xae|\xc2\xad|\xef\xbc\xa1".split(b"|")
 )
+PUSH: Final = tuple(
+    (
+        b"HTTP/1.1 |201 Created\r\n|404|410|429|503|100 Continue\r\n\r\n|Retry-After: |120|Content-Length: "
+        b"|0\r\n\r\n|\r\n\r\n|Transfer-Encoding: chunked\r\n|Connection: close\r\n|Content-Encoding: gzip\r\n"
+        b"|Mon, 01 Jan 0001 00:00:00 GMT|Fri, 31 Dec 9999 23:59:59 -2359|-0000|5\r\nhello\r\n"
+    ).split(b"|")
+)
 TOML: Final = tuple(
     (
         b"[mailboxes]\n|[limits]\n|[sqlite]\n|[listener]\n|[connection]\n|[drain]\n|unused_months|window_bytes|keys"
@@ -489,6 +564,17 @@ TARGETS: Final[dict[str, Target]] = {
         512,
     ),
     "contents": Target(contents, ("client/content.py",), PACKED),
+    "push_answers": Target(push_answers, ("server/providers/web_push.py#_post,_answer,_seconds",), PUSH, 1024),
+    "push_rows": Target(
+        push_rows,
+        (
+            "server/services/push.py#check_endpoint,is_public,_refused",
+            "server/secrets.py#encrypt_push",
+            "server/providers/web_push.py#_authorization",
+        ),
+        (CUT, *LINK, w.PUSH_KEY.public, b".internal", b"10.0.0.1", b"0x7f.1", b"%25", b"xn--", b"64:ff9b::"),
+        1024,
+    ),
     "device_lists": Target(
         device_lists,
         ("server/services/accounts.py#check_genesis,check_list,check_new", "server/secrets.py#verify"),
@@ -497,11 +583,11 @@ TARGETS: Final[dict[str, Target]] = {
     "backups": Target(
         backups,
         (
-            "server/backup.py#restore,finish,_prepare,_check_origin,_name",
+            "server/backup.py#restore,finish,_prepare,_check_origin,_origin_in,_check_facts,_name",
             "server/stores/sqlite.py#copy,examine,prepare,read_facts,transaction,join_log,_unusable,_not_ours,_check_version",
-            "server/services/identity.py#establish,_read,start_clock",
+            "server/services/identity.py#damage,_fits,establish,_read,start_clock,push_key",
         ),
-        (CUT, b"SQLite format 3\x00", b"\x00\x00\x10", b"\xff\xff\xff", b"https://"),
+        (CUT, b"\xff\xff\xfe", b"SQLite format 3\x00", b"\x00\x00\x10", b"\xff\xff\xff", b"https://"),
         share=0.5,
     ),
     "core": Target(core, ("client/e2e.py#_call,call",), PACKED, share=0.5),

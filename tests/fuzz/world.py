@@ -17,10 +17,12 @@ from taube.server.gateway.connection import Channel, Connection, ConnectionConfi
 from taube.server.gateway.dispatch import Dispatch
 from taube.server.gateway.hub import Hub
 from taube.server.limits import Limits
-from taube.server.ports import MailboxId
+from taube.server.ports import MailboxId, PushRow
 from taube.server.services import accounts, registration
 from taube.server.services.mailboxes import Mailboxes, MailboxSettings
+from taube.server.services.push import check_endpoint
 from taube.server.stores.memory import MemoryStore, MemoryTables
+from taube.wire.errors import WireError
 from taube.wire.messages import Event, Failed, Reply
 from taube.wire.session import ServerSession, login_message
 from tests.server.services.people import Person
@@ -35,6 +37,7 @@ PERSON: Final = Person(1)
 NEWCOMER: Final = Person(2)
 SEALER: Final = secrets.AddressKeys({0: bytes(range(64))}, 0)
 ADDRESS: Final = SEALER.seal(MAILBOX, SERIAL)
+PUSH_KEY: Final = secrets.PushKey(bytes(31) + b"\x07")
 SIGNATURE: Final = PERSON.login_keys[0].sign(login_message(ORIGIN, PERSON.device_id(0), NONCE))
 
 
@@ -55,6 +58,16 @@ def _prepared() -> MemoryTables:
 
 
 _TABLES: Final = _prepared()
+
+
+def _check_push(row: PushRow, done: Callable[[WireError | None], None]) -> None:
+    """Whether an endpoint may be pushed to, without asking the network."""
+    try:
+        check_endpoint(row, allow_private=False)
+    except WireError as error:
+        done(error)
+    else:
+        done(None)
 
 
 class _Metrics:
@@ -96,6 +109,7 @@ class World:
             random=fixed_random,
             metrics=_Metrics(),
             log_bug=self.bugs.append,
+            check_push=_check_push,
         )
 
     def wall_ms(self) -> int:

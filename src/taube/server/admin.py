@@ -93,6 +93,9 @@ def _tables(data: Path) -> Iterator[Tables]:
         raise _no_server(data)
     try:
         with transaction(path) as tables:
+            wrong = identity.damage(tables.facts(""))
+            if wrong:
+                raise OperatorError(f"{path} is damaged ({wrong}): restore a backup.")
             yield tables
     except StoreUnusable as error:
         raise OperatorError(str(error)) from error

@@ -269,6 +269,10 @@ class Server:
 
     async def _establish(self) -> secrets.AddressKeys:
         """Read, or make at the first start, what this server is: generation, address keys, guarded clock."""
+        wrong = await self.ask(lambda tables: identity.damage(tables.facts("")))
+        if wrong:
+            path = self._options.data / backup.DATABASE
+            raise OperatorError(f"{path} is damaged ({wrong}): restore a backup.", EX_CONFIG)
         now = self._loop.time()
         guarded = await self.ask(lambda tables: identity.start_clock(tables, wall_ms(), now))
         self._time = GuardedTime(guarded, self._loop.time, wall_ms)

@@ -100,6 +100,7 @@ def _prepare(data: Path, file: Path) -> None:
         _give(draft, data)
         sqlite.copy(file, draft)
         sqlite.examine(draft)
+        _check_facts(draft)
         origin = _origin_in(draft)
         _check_origin(data, file, origin)
         with sqlite.transaction(draft) as tables:
@@ -124,6 +125,13 @@ def _prepare(data: Path, file: Path) -> None:
 
 def _facts_replaced(data: Path) -> dict[str, bytes]:
     return sqlite.read_facts(data / DATABASE) if (data / DATABASE).is_file() else {}
+
+
+def _check_facts(draft: Path) -> None:
+    """Raises StoreUnusable."""
+    wrong = identity.damage(sqlite.read_facts(draft))
+    if wrong:
+        raise StoreUnusable(f"{draft} is damaged ({wrong}).")
 
 
 def _origin_in(draft: Path) -> str:

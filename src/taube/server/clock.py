@@ -16,6 +16,7 @@ HOUR_MS: Final = 3_600_000
 TOLERANCE_MS: Final = HOUR_MS
 PAUSE_S: Final = 86_400.0
 FACT: Final = "clock"
+FACT_BYTES: Final = 8
 
 
 class GuardedClock(NamedTuple):

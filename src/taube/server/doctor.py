@@ -33,6 +33,7 @@ from taube.server.backup import DATABASE
 from taube.server.config import OperatorError, read_config
 from taube.server.gateway.listener import tls_context
 from taube.server.ports import StoreUnusable
+from taube.server.services import identity
 from taube.server.stores import schema, sqlite
 
 WELL: Final = "well"
@@ -285,7 +286,8 @@ def _served_certificate(case: Case, about: certificate.CertificateAbout) -> Iter
 def _clock(case: Case, now_s: float) -> Iterator[Finding]:
     saved_ms = None
     with suppress(StoreUnusable):
-        saved_ms = clock.saved_ms(sqlite.read_facts(case.data / DATABASE).get(clock.FACT))
+        facts = sqlite.read_facts(case.data / DATABASE)
+        saved_ms = None if identity.damage(facts) else clock.saved_ms(facts.get(clock.FACT))
     ahead_s = 0.0 if saved_ms is None else now_s - saved_ms / 1000
     if ahead_s < -CLOCK_TOLERANCE_S:
         hours = -ahead_s / 3600
@@ -352,10 +354,15 @@ def _disk(case: Case) -> Iterator[Finding]:
 
 
 def _database(case: Case) -> Iterator[Finding]:
+    path = case.data / DATABASE
     try:
-        found = sqlite.examine(case.data / DATABASE)
+        found = sqlite.examine(path)
+        wrong = identity.damage(sqlite.read_facts(path))
     except StoreUnusable as error:
         yield Finding("database", ACT, str(error))
+        return
+    if wrong:
+        yield Finding("database", ACT, f"{path} is damaged ({wrong}): restore a backup.")
         return
     if found.schema < schema.SCHEMA_VERSION:
         sentence = (

@@ -119,6 +119,7 @@ async def test_a_push_service_can_check_who_pushes(service: PushService, browser
         (429, {"Retry-After": "120"}, (Answer.LATER, 120.0)),
         (503, {"Retry-After": "Fri, 15 Jan 2027 08:01:00 GMT"}, (Answer.LATER, 60.0)),
         (503, {"Retry-After": "soon"}, (Answer.LATER, 0.0)),
+        (503, {"Retry-After": f"Fri, 15 Jan {'9' * 30} 08:01:00 GMT"}, (Answer.LATER, 0.0)),
         (500, {}, (Answer.LATER, 0.0)),
     ],
 )

@@ -73,6 +73,36 @@ def test_a_retired_address_key_opens_for_thirteen_months_more(tables: Tables) ->
         assert sealer.seal(MAILBOX, b"serial--")[0] == 1
 
 
+def test_a_server_starts_again_and_again_after_an_address_key_was_forgotten(tables: Tables) -> None:
+    identity.establish(tables, random, DAY)
+    identity.rotate(tables, random, DAY)
+    for now_ms in (398 * DAY, 399 * DAY, 400 * DAY):
+        assert list(identity.establish(tables, random, now_ms).address_keys) == [1]
+    assert identity.damage(tables.facts("")) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (identity.GENERATION, b"short"),
+        (identity.CURRENT_KEY, b""),
+        (identity.CURRENT_KEY, b"\x07"),
+        (identity.PUSH_KEY, bytes(31)),
+        ("address key 0", bytes(71)),
+        ("address key 256", bytes(72)),
+        ("address key x", b""),
+        ("clock", b"1234567"),
+    ],
+)
+def test_what_a_server_cannot_know_of_itself_is_damage(tables: Tables, name: str, value: bytes) -> None:
+    identity.establish(tables, random, DAY)
+    identity.push_key(tables, lambda: random(32))
+    identity.start_clock(tables, DAY, 0.0)
+    assert identity.damage(tables.facts("")) == ""
+    tables.set_fact(name, value)
+    assert name in identity.damage(tables.facts(""))
+
+
 def test_rotating_address_keys_goes_round_and_never_takes_one_that_still_opens(tables: Tables) -> None:
     identity.establish(tables, random, DAY)
     versions = [identity.rotate(tables, random, DAY) for _ in range(255)]

@@ -136,7 +136,7 @@ def endpoint(url: str) -> PushRow:
         "https://127.0.0.1/", "https://[::1]/", "https://10.1.2.3/", "https://192.168.0.1:8443/", "https://169.254.169.254/",
         "https://[::ffff:10.0.0.1]/", "https://[fd00::1]/", "https://0.0.0.0/", "https://localhost/", "https://localhost./",
         "https://printer.local/", "https://metadata.google.internal/", "https://router/", "https://100.64.0.1/",
-        "https://[64:ff9b::a00:1]/", "https://[2002:a00:1::]/",
+        "https://[64:ff9b::a00:1]/", "https://[2002:a00:1::]/", "https://a..b.example/", f"https://{'a' * 64}.example/",
     ],
 )  # fmt: skip
 def test_an_endpoint_that_is_not_of_the_internet_is_refused(url: str) -> None:

@@ -202,5 +202,5 @@ def _seconds(after: str, now_s: float) -> float:
         return float(after[:9])
     try:
         return max(0.0, parsedate_to_datetime(after).timestamp() - now_s)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0

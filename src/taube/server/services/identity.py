@@ -6,7 +6,7 @@ DEL-03, DEL-20.
 """
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Final, NamedTuple
 
 from taube.server import clock
@@ -17,6 +17,7 @@ CURRENT_KEY: Final = "address key"
 KEY_PREFIX: Final = "address key "
 KEY_BYTES: Final = 64
 PUSH_KEY: Final = "push key"
+PUSH_KEY_BYTES: Final = 32
 RETIRED_DAYS: Final = 396
 """A retired address key goes on opening for 13 months."""
 
@@ -40,6 +41,24 @@ def establish(tables: Facts, random: Random, now_ms: int) -> Identity:
     if tables.fact(CURRENT_KEY) is None:
         rotate(tables, random, now_ms)
     return _read(tables, generation, now_ms)
+
+
+def damage(facts: Mapping[str, bytes]) -> str:
+    """What is wrong with the facts of a store, in words; empty if nothing is, or if they are not made yet.
+
+    A database can be sound, and values in it be spoiled: nobody but this file would notice.
+    """
+    sizes = {GENERATION: {16}, PUSH_KEY: {PUSH_KEY_BYTES}, clock.FACT: {0, clock.FACT_BYTES}, CURRENT_KEY: {1}}
+    sizes |= {f"{KEY_PREFIX}{version}": {0, 8 + KEY_BYTES} for version in range(256)}
+    wrong = {name for name, value in facts.items() if name in sizes and not _fits(value, sizes[name])}
+    wrong |= {name for name in facts if name.startswith(KEY_PREFIX) and name not in sizes}
+    if not wrong and CURRENT_KEY in facts and not facts.get(f"{KEY_PREFIX}{facts[CURRENT_KEY][0]}"):
+        wrong = {CURRENT_KEY}
+    return f"what the server knows of itself: {', '.join(sorted(wrong))}" if wrong else ""
+
+
+def _fits(value: object, sizes: Set[int]) -> bool:
+    return isinstance(value, bytes) and len(value) in sizes
 
 
 def push_key(tables: Facts, make: Callable[[], bytes]) -> bytes:
@@ -106,9 +125,9 @@ def _read(tables: Facts, generation: bytes, now_ms: int) -> Identity:
     assert current is not None
     keys: dict[int, bytes] = {}
     for name, value in tables.facts(KEY_PREFIX).items():
-        (retired_ms,) = struct.unpack(">Q", value[:8])
-        if len(value) != 8 + KEY_BYTES:
+        if not value:  # was retired and forgotten
             continue
+        (retired_ms,) = struct.unpack(">Q", value[:8])
         if retired_ms and retired_ms + RETIRED_DAYS * clock.DAY_MS < now_ms:
             tables.set_fact(name, b"")
         else:

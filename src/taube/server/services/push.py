@@ -71,6 +71,7 @@ def check_endpoint(row: PushRow, allow_private: bool) -> tuple[str, int]:
     try:
         parts = urlsplit(row.endpoint)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        host.encode("idna")  # as whoever looks it up does: empty and overlong labels are refused
     except ValueError as error:
         raise _refused("The endpoint is no URL.") from error
     if not row.endpoint.isascii() or any(ord(each) <= 32 for each in row.endpoint) or not host or parts.username:
