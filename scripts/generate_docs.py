@@ -1,10 +1,10 @@
 """Rewrites the generated parts of the documents from the code, so that no table lags behind what it describes.
 
-    python scripts/generate_docs.py           write
-    python scripts/generate_docs.py --check   exit 1 and name the documents that would change
+    python -m scripts.generate_docs           write
+    python -m scripts.generate_docs --check   exit 1 and name the documents that would change
 
 A generated part stands between `<!-- generated: name -->` and `<!-- end -->`; its name is a key of PARTS. The privacy
-ledger is generated as a whole.
+ledger is generated as a whole. In the phone app's sources the marks are comments, and the parts are of generate_web.py.
 """
 
 import ast
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from scripts import generate_web
 from taube.server.ledger import render_ledger
 from taube.wire import codec, messages
 from taube.wire.errors import CATALOGUE
@@ -25,6 +26,7 @@ from taube.wire.session import ANSWERS, TRANSITIONS, State
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARK_IN_CODE = re.compile(r"(// generated: (?P<name>[\w-]+)\n).*?(// end\n)", re.DOTALL)
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -339,6 +341,11 @@ def outdated() -> dict[Path, str]:
         text = document.read_text()
         if "<!-- generated: " in text and rewritten(text) != text:
             found[document] = rewritten(text)
+    for source in (ROOT / "web" / "src" / "wire").glob("*.ts"):
+        text = source.read_text()
+        current = MARK_IN_CODE.sub(lambda part: f"{part[1]}{generate_web.PARTS[part['name']]()}{part[3]}", text)
+        if current != text:
+            found[source] = current
     ledger = ROOT / "docs" / "privacy-ledger.md"
     if ledger.read_text() != render_ledger():
         found[ledger] = render_ledger()
