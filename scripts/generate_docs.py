@@ -279,6 +279,7 @@ SET_LIMITS = {
     "connection.stalled_s": ("connection", "closed"),
     "connection.waiting_bytes": ("connection", "closed"),
     "connection.waiting_bytes_of_all": ("everyone", "those furthest behind are closed"),
+    "connection.frames_bytes_of_all": ("everyone", "`busy`, those with the largest are closed"),
     "unused_months": ("account", "forgotten"),
 }
 """Settings that are limits: counted per what, and what happens above."""

@@ -393,6 +393,7 @@ class Server:
             "connections_most": lambda: self._listener.config.connections,
             "greeting": lambda: self._listener.greeting,
             "behind_bytes": lambda: self.hub.behind_bytes,
+            "frames_bytes": lambda: self.hub.frames_bytes,
             "memory_bytes": resident_bytes,
             "blobs": lambda: self._blobs.count,
             "blobs_bytes": lambda: self._blobs.used_bytes or 0,
@@ -503,7 +504,8 @@ class Server:
         self._turn.arm()
 
     def _check(self) -> None:
-        self.hub.check(self._loop.time(), self._config.connection.waiting_bytes_of_all)
+        bounds = self._config.connection
+        self.hub.check(self._loop.time(), bounds.waiting_bytes_of_all, bounds.frames_bytes_of_all)
         self._check_timer = self._loop.call_later(CHECK_EVERY_S, self._check)
 
     def _feel_lag(self, expected: float) -> None:

@@ -12,7 +12,7 @@ class FakeChannel:
     def __init__(self) -> None:
         self.frames: list[bytes] = []
         self.writes = 0
-        self.unread = self.left = 0
+        self.unread = self.left = self.grown = 0
         self.ended = ""
         self.reading = True
 
@@ -26,6 +26,9 @@ class FakeChannel:
 
     def taken(self):
         return self.left
+
+    def held(self):
+        return self.grown
 
     def ping(self):
         self.frames.append(b"ping")
@@ -158,10 +161,26 @@ def test_all_who_are_behind_share_one_bound_and_the_furthest_behind_go_first():
         hub.add(bench.connection)
         bench.connection.writing_paused()
         bench.channel.unread = waiting
-    hub.check(1.0, 600)
+    hub.check(1.0, 600, 0)
     assert [bench.channel.ended for bench in benches] == ["", "", ""]
-    hub.check(1.0, 350)
+    hub.check(1.0, 350, 0)
     assert [bench.channel.ended for bench in benches] == ["", "aborted", ""]
+
+
+def test_buffers_of_all_share_one_bound_and_whoever_has_the_largest_is_told_to_come_again():
+    hub, benches = Hub(), [Bench(anonymous_idle_s=1000) for _ in range(4)]
+    for grown, bench in zip((0, 100, 300, 200), benches, strict=True):
+        hub.add(bench.connection)
+        bench.receive(m.Hello([1]))
+        bench.channel.grown = grown
+    hub.check(1.0, 0, 600)
+    assert [bench.channel.ended for bench in benches] == [""] * 4
+    assert hub.frames_bytes == 600
+    hub.check(1.0, 0, 250)
+    assert [bench.channel.ended for bench in benches] == ["", "", "closed 1013", "closed 1013"]
+    told = decode_reply_or_event(benches[2].channel.frames[-1])
+    assert told.code == e.BUSY.code and told.retry_after_ms > 0
+    assert benches[2].handler.cut == ["buffers"]
 
 
 def test_an_ephemeral_envelope_is_dropped_for_a_peer_that_is_behind():

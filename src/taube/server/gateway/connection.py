@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from taube.wire.errors import BAD_FRAME, DEVICE_REVOKED, DRAINING, IDLE, INTERNAL, STORAGE, FrameError, WireError
+from taube.wire.errors import BAD_FRAME, BUSY, DEVICE_REVOKED, DRAINING, IDLE, INTERNAL, STORAGE, FrameError, WireError
 from taube.wire.messages import CaughtUp, Command, Deliver, Event, Hello, Replaced, Reply, Sent
 from taube.wire.session import ServerSession, State
 
@@ -36,6 +36,8 @@ class ConnectionConfig:
     """Bytes that may wait for a peer that does not read; more cut it off (above a mailbox's window)."""
     waiting_bytes_of_all: int = 256 * 1024 * 1024
     """Bytes that may wait for all peers; above it, those that are furthest behind are cut off."""
+    frames_bytes_of_all: int = 256 * 1024 * 1024
+    """Bytes of buffers that hold unfinished frames, or have grown for large ones; above it the largest are closed."""
     frames_per_turn: int = 64
     """Frames of one connection handled in one turn of the loop."""
 
@@ -51,6 +53,9 @@ class Channel(Protocol):
 
     def taken(self) -> int:
         """Bytes that have left since the connection began; only its growth means something."""
+
+    def held(self) -> int:
+        """Bytes of buffers grown for large frames, or for one that has not come to its end."""
 
     def ping(self) -> None: ...
     def pong(self, payload: bytes) -> None: ...
@@ -264,6 +269,17 @@ class Connection:
         """The peer does not read: end it before it costs memory."""
         self._handler.cut_off(self, "stalled")
         self.abort()
+
+    def send_away(self) -> None:
+        """Its buffers are needed: the peer may come again, with small ones."""
+        self._handler.cut_off(self, "buffers")
+        self.refuse(0, WireError(BUSY, retry_after_ms=1_000))
+        self.close(1013)
+
+    @property
+    def held(self) -> int:
+        """Bytes of buffers that large or unfinished frames have grown."""
+        return self._channel.held() if self.is_open else 0
 
     @property
     def behind(self) -> int:

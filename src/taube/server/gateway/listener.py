@@ -72,7 +72,7 @@ class ListenerConfig:
     tls_out_bytes: int = 4096
     """Encrypted bytes handed to the socket at once, kept per connection."""
     frame_buffer_bytes: int = 2048
-    """Read buffer of a WebSocket; it grows to the largest frame received."""
+    """Read buffer of a WebSocket; it doubles until the largest frame received fits: up to 229,376 bytes."""
 
 
 class Sources:
