@@ -1,6 +1,6 @@
 """A connection's deadlines and bounds by a clock of the test: no socket, no waiting."""
 
-from taube.server.gateway.connection import Connection, ConnectionConfig, Turn
+from taube.server.gateway.connection import MANY_WRITES, Connection, ConnectionConfig, Turn
 from taube.server.gateway.hub import Hub
 from taube.wire import errors as e
 from taube.wire import messages as m
@@ -107,6 +107,25 @@ def test_everything_of_one_turn_leaves_in_one_write():
     assert bench.channel.writes == 0
     bench.end_turn()
     assert bench.channel.writes == 1 and len(bench.channel.frames) == 6
+
+
+def test_a_turn_with_many_connections_to_write_to_waits_once_for_what_comes_meanwhile():
+    turns: list = []
+    benches = [Bench() for _ in range(MANY_WRITES)]
+    shared = Turn(turns.append, lambda: None)
+    for bench in benches:
+        bench.connection._turn = shared
+        bench.receive(m.Hello([1]))
+    turns.pop(0)()
+    assert [bench.channel.writes for bench in benches] == [0] * MANY_WRITES
+    for bench in benches:
+        bench.connection.send(m.GateState(1, b""))
+    turns.pop(0)()
+    assert [(bench.channel.writes, len(bench.channel.frames)) for bench in benches] == [(1, 2)] * MANY_WRITES
+    assert not turns
+    benches[0].connection.send(m.GateState(2, b""))
+    turns.pop(0)()
+    assert benches[0].channel.writes == 2
 
 
 def test_a_connection_is_read_again_in_the_next_turn_when_it_had_its_share():

@@ -11,11 +11,14 @@ Source: docs/protocol/connection.md, "Limits of a connection".
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from taube.wire.errors import BAD_FRAME, BUSY, DEVICE_REVOKED, DRAINING, IDLE, INTERNAL, STORAGE, FrameError, WireError
 from taube.wire.messages import CaughtUp, Command, Deliver, Event, Hello, Replaced, Reply, Sent
 from taube.wire.session import ServerSession, State
+
+MANY_WRITES: Final = 32
+"""Connections to write to from which on a turn is prolonged, once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +85,19 @@ class Handler(Protocol):
 
 
 class Turn:
-    """Collects what is to be done at the end of a turn of the loop: *finish*, then write joined, then read on."""
+    """Collects what is to be done at the end of a turn of the loop: *finish*, then write joined, then read on.
 
-    __slots__ = ("_armed", "_call_soon", "_finish", "_reading", "_writing")
+    A turn that has many connections to write to lasts for one more look at the sockets: a write costs more than all
+    else that is done for an envelope, and while so many were made, others came that go to the same connections.
+    """
+
+    __slots__ = ("_armed", "_call_soon", "_finish", "_prolonged", "_reading", "_writing")
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], Any], finish: Callable[[], None]) -> None:
         self._call_soon = call_soon
         self._finish = finish
         self._armed = False
+        self._prolonged = False
         self._writing: list[Connection] = []
         self._reading: list[Connection] = []
 
@@ -108,8 +116,12 @@ class Turn:
         self.arm()
 
     def _end(self) -> None:
+        if len(self._writing) >= MANY_WRITES and not self._prolonged:
+            self._prolonged = True
+            self._call_soon(self._end)
+            return
         self._finish()
-        self._armed = False
+        self._armed = self._prolonged = False
         writing, self._writing = self._writing, []
         for connection in writing:
             connection.flush()
