@@ -218,14 +218,16 @@ export class Link {
       if (this.lost === null) socket.send(this.session.hello());
     });
     socket.addEventListener("message", (event) => this.received(event.data));
-    socket.addEventListener("close", () => {
+    const over = (): void => {
       this.ended();
       this.lose(
         wasOpen
           ? new ConnectionLost(`the connection to ${this.origin} ended`)
           : new Unreachable(`${this.origin} cannot be reached`),
       );
-    });
+    };
+    socket.addEventListener("close", over);
+    socket.addEventListener("error", over); // Node 20 tells no close after it
     const cancel = this.after(timeoutMs, () => this.lose(new Unreachable(`${this.origin} did not answer in time`)));
     try {
       this.welcome = await this.welcomed;
