@@ -7,7 +7,7 @@
 # make bench    measures what the server costs and writes bench/results.json; QUICK=1 make bench: one short run
 # make chaos    faults for half an hour (MINUTES=30): crashes, power cuts, full disks; says what was broken; SEED=n replays it
 # make fuzz     feeds arbitrary bytes to everything that parses a stranger's for an hour (MINUTES=60, TARGET=name for one)
-# make docs     writes the generated tables and vectors anew
+# make docs     writes the generated tables, vectors and parts of the phone app anew
 # make lock     writes the locked requirements anew (needs uv)
 # make clean    removes what can be made again (.venv/, Node's packages, the built app, caches, the server of make run)
 
@@ -58,8 +58,8 @@ fuzz: dev
 	@$(BIN)/python -m tests.fuzz --minutes $${MINUTES:-60} $${TARGET:+--target $$TARGET}
 
 docs: dev
-	@$(BIN)/python scripts/generate_vectors.py
-	@$(BIN)/python scripts/generate_docs.py
+	@$(BIN)/python -m scripts.generate_vectors
+	@$(BIN)/python -m scripts.generate_docs
 
 lock:
 	@sh scripts/lock.sh

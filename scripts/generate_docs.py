@@ -1,15 +1,16 @@
 """Rewrites the generated parts of the documents from the code, so that no table lags behind what it describes.
 
-    python scripts/generate_docs.py           write
-    python scripts/generate_docs.py --check   exit 1 and name the documents that would change
+    python -m scripts.generate_docs           write
+    python -m scripts.generate_docs --check   exit 1 and name the documents that would change
 
 A generated part stands between `<!-- generated: name -->` and `<!-- end -->`; its name is a key of PARTS. The privacy
-ledger is generated as a whole.
+ledger is generated as a whole. In the phone app's sources the marks are comments, and the parts are of generate_web.py.
 """
 
 import ast
 import dataclasses
 import inspect
+import json
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from scripts import generate_web
 from taube.server.ledger import render_ledger
 from taube.wire import codec, messages
 from taube.wire.errors import CATALOGUE
@@ -25,6 +27,7 @@ from taube.wire.session import ANSWERS, TRANSITIONS, State
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARK_IN_CODE = re.compile(r"(// generated: (?P<name>[\w-]+)\n).*?(// end\n)", re.DOTALL)
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -277,6 +280,7 @@ SET_LIMITS = {
     "connection.stalled_s": ("connection", "closed"),
     "connection.waiting_bytes": ("connection", "closed"),
     "connection.waiting_bytes_of_all": ("everyone", "those furthest behind are closed"),
+    "connection.frames_bytes_of_all": ("everyone", "`busy`, those with the largest are closed"),
     "unused_months": ("account", "forgotten"),
 }
 """Settings that are limits: counted per what, and what happens above."""
@@ -310,7 +314,31 @@ def metrics_table() -> str:
     return table(("metric", "kind", "unit", "reasons", "meaning"), rows)
 
 
+def figures_table() -> str:
+    """The figures of the last bench, in one sentence how they were taken, and each with its command."""
+    results = json.loads((ROOT / "bench" / "results.json").read_text())
+    machine, checks = results["machine"], results["checks"]
+    taken = (
+        f"Measured {results['measured_at'][:10]} by `{results['command']}`"
+        f"{' (short runs)' if results['quick'] else ''} on {machine['cores']} cores ({machine['cpu']}), Python"
+        f" {machine['python']}: medians. Of {checks['kept']:,} messages answered *kept* while the server was killed,"
+        f" {checks['lost']:,} were lost.\n\n"
+    )
+    rows = (
+        (
+            each["what"],
+            f"{each['value']:.3g} {each['unit']}{' (above its bar)' if each['value'] > each['bar'] else ''}",
+            f"{each['bar']:g}",
+            "" if each["aim"] is None else f"{each['aim']:g}",
+            f"`{each['command']}`",
+        )
+        for each in results["figures"]
+    )
+    return taken + table(("what", "measured", "bar", "aim", "command"), rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "figures": figures_table,
     "states": states_table,
     "commands": commands_table,
     "replies": lambda: message_table(codec.REPLIES),
@@ -339,6 +367,11 @@ def outdated() -> dict[Path, str]:
         text = document.read_text()
         if "<!-- generated: " in text and rewritten(text) != text:
             found[document] = rewritten(text)
+    for source in (ROOT / "web" / "src" / "wire").glob("*.ts"):
+        text = source.read_text()
+        current = MARK_IN_CODE.sub(lambda part: f"{part[1]}{generate_web.PARTS[part['name']]()}{part[3]}", text)
+        if current != text:
+            found[source] = current
     ledger = ROOT / "docs" / "privacy-ledger.md"
     if ledger.read_text() != render_ledger():
         found[ledger] = render_ledger()
