@@ -7,6 +7,7 @@ export default defineConfig({
   resolve: { alias: ALIASES },
   test: {
     include: ["test/**/*.test.{ts,tsx}"],
+    exclude: ["test/browser/**"],
     testTimeout: 30_000,
     hookTimeout: 60_000,
     maxWorkers: 2,

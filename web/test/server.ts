@@ -1,7 +1,9 @@
 /** A real server for tests: `taube serve` in a process of its own, on loopback, in a folder that goes with it. */
 
 import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -10,7 +12,8 @@ import { promisify } from "node:util";
 import { decodeBase64 } from "../src/bytes";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-const PYTHON = join(ROOT, ".venv/bin/python");
+/** The Python that has everything. */
+export const PYTHON = join(ROOT, ".venv/bin/python");
 const run = promisify(execFile);
 
 export class TestServer {
@@ -18,28 +21,46 @@ export class TestServer {
   private port = 0;
   origin = "";
 
-  private constructor(private readonly folder: string) {}
+  private constructor(
+    private readonly folder: string,
+    /** The name that the server goes by over TLS; null for http on loopback. */
+    readonly name: string | null,
+  ) {}
 
-  static async start(): Promise<TestServer> {
-    const server = new TestServer(await mkdtemp(join(tmpdir(), "taube-web-")));
+  static async start(name: string | null = null): Promise<TestServer> {
+    const server = new TestServer(await mkdtemp(join(tmpdir(), "taube-web-")), name);
+    if (name !== null) await server.makeCertificate(name);
     await server.start();
     return server;
   }
 
+  get certificate(): string {
+    return join(this.folder, "tls", "cert.pem");
+  }
+
+  /** Where the server really listens. */
+  get address(): string {
+    return `127.0.0.1:${this.port}`;
+  }
+
   /** Start it, or start it again where it was. */
   async start(): Promise<void> {
-    const started = spawn(
-      PYTHON,
-      ["-m", "taube", "serve", "--data", join(this.folder, "server"), "--listen", `127.0.0.1:${this.port}`],
-      { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] },
-    );
+    this.port ||= await freePort();
+    const options = ["--data", join(this.folder, "server"), "--listen", this.address];
+    if (this.name !== null) {
+      options.push("--url", `https://${this.name}`, "--tls-cert", this.certificate);
+      options.push("--tls-key", join(this.folder, "tls", "key.pem"));
+    }
+    const started = spawn(PYTHON, ["-m", "taube", "serve", ...options], {
+      cwd: ROOT,
+      stdio: ["ignore", "pipe", "pipe"],
+    });
     this.process = started;
     const said: string[] = [];
     started.stderr?.on("data", (data) => said.push(String(data)));
     for await (const line of createInterface({ input: started.stdout as NodeJS.ReadableStream })) {
       if (!line.startsWith("ready ")) continue;
       this.origin = line.slice("ready ".length);
-      this.port = Number(new URL(this.origin).port);
       return;
     }
     throw new Error(`the server did not start: ${said.join("")}`);
@@ -77,8 +98,23 @@ export class TestServer {
     return run(PYTHON, ["-m", "taube", ...command], { cwd: ROOT, timeout: 60_000 });
   }
 
+  private async makeCertificate(name: string): Promise<void> {
+    const make = "import pathlib, sys; from tests.server.rawclient import certificate; ";
+    const call = "certificate(pathlib.Path(sys.argv[1]), sys.argv[2])";
+    await run(PYTHON, ["-c", make + call, join(this.folder, "tls"), name], { cwd: ROOT });
+  }
+
   /** A folder for a person of the command line; it goes with the server. */
   home(name: string): string {
     return join(this.folder, name);
   }
+}
+
+async function freePort(): Promise<number> {
+  const listening = createServer().listen(0, "127.0.0.1");
+  await once(listening, "listening");
+  const { port } = listening.address() as AddressInfo;
+  listening.close();
+  await once(listening, "close");
+  return port;
 }

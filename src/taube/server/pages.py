@@ -62,7 +62,7 @@ _PLAIN: Final[Headers] = (
     ("cache-control", "no-store"),
 )  # fmt: skip
 _PERMISSIONS: Final = (
-    "camera=(self), clipboard-write=(self), accelerometer=(), bluetooth=(), browsing-topics=(), clipboard-read=(), "
+    "camera=(self), clipboard-write=(self), accelerometer=(), browsing-topics=(), clipboard-read=(), "
     "display-capture=(), geolocation=(), gyroscope=(), hid=(), identity-credentials-get=(), idle-detection=(), "
     "local-fonts=(), magnetometer=(), microphone=(), midi=(), payment=(), serial=(), storage-access=(), usb=()"
 )
