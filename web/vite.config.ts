@@ -6,7 +6,6 @@
 
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vite";
-import { catalogues } from "./catalogues.ts";
 
 /** The oldest browsers that the app promises to run in; check.js tells a person who has an older one. */
 export const OLDEST = ["chrome111", "firefox114", "safari16.4"];
@@ -20,7 +19,6 @@ export const ALIASES = [
 
 export default defineConfig({
   base: "/",
-  plugins: [catalogues()],
   resolve: { alias: ALIASES },
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
   build: {

@@ -44,6 +44,7 @@ export type ErrorCode =
   | "replaced" // this device is no longer the account's
   | "storage" // the browser does not let us store
   | "newer" // the store was written by a newer version of the app
+  | "damaged" // what is stored here cannot be read; it was left as it is
   | "internal"; // a bug
 
 export interface Failure {

@@ -1,4 +1,0 @@
-declare module "catalogue:*" {
-  const messages: Record<string, unknown>;
-  export default messages;
-}
