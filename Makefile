@@ -2,7 +2,7 @@
 # make setup    installs what Taube needs into .venv/ and web/ and builds the phone app, nothing else
 # make run      starts a server and an echo contact here, and says what to type to write to it
 # make test     everything that CI runs: format, lint, types and tests (under 10 minutes on 2 cores)
-# make check    the same without the tests that start real servers (about a minute)
+# make check    the same without browsers and stories with real servers (about a minute)
 # make test-slow   the long random runs, before anything is called done
 # make bench    measures what the server costs and writes bench/results.json; QUICK=1 make bench: one short run
 # make chaos    faults for half an hour (MINUTES=30): crashes, power cuts, full disks; says what was broken; SEED=n replays it
@@ -37,6 +37,7 @@ lint: dev
 
 test: lint
 	@echo "Tests of the phone app …" && $(BIN)/python -m scripts.node test
+	@echo "Tests of the phone app in browsers …" && $(BIN)/python -m scripts.browsers test:browser
 	@echo "Tests …" && $(WITH_PATH) $(BIN)/python -m pytest -n 2
 
 check: lint
@@ -45,6 +46,7 @@ check: lint
 
 test-slow: lint
 	@echo "Tests of the phone app …" && $(BIN)/python -m scripts.node test
+	@echo "Tests of the phone app in browsers …" && $(BIN)/python -m scripts.browsers test:browser
 	@echo "All tests, the long random ones too …" && TAUBE_HYPOTHESIS=slow $(WITH_PATH) $(BIN)/python -m pytest -n 2 --slow --timeout 3600
 
 bench: dev

@@ -10,6 +10,7 @@ ledger is generated as a whole. In the phone app's sources the marks are comment
 import ast
 import dataclasses
 import inspect
+import json
 import os
 import re
 import sys
@@ -279,6 +280,7 @@ SET_LIMITS = {
     "connection.stalled_s": ("connection", "closed"),
     "connection.waiting_bytes": ("connection", "closed"),
     "connection.waiting_bytes_of_all": ("everyone", "those furthest behind are closed"),
+    "connection.frames_bytes_of_all": ("everyone", "`busy`, those with the largest are closed"),
     "unused_months": ("account", "forgotten"),
 }
 """Settings that are limits: counted per what, and what happens above."""
@@ -312,7 +314,31 @@ def metrics_table() -> str:
     return table(("metric", "kind", "unit", "reasons", "meaning"), rows)
 
 
+def figures_table() -> str:
+    """The figures of the last bench, in one sentence how they were taken, and each with its command."""
+    results = json.loads((ROOT / "bench" / "results.json").read_text())
+    machine, checks = results["machine"], results["checks"]
+    taken = (
+        f"Measured {results['measured_at'][:10]} by `{results['command']}`"
+        f"{' (short runs)' if results['quick'] else ''} on {machine['cores']} cores ({machine['cpu']}), Python"
+        f" {machine['python']}: medians. Of {checks['kept']:,} messages answered *kept* while the server was killed,"
+        f" {checks['lost']:,} were lost.\n\n"
+    )
+    rows = (
+        (
+            each["what"],
+            f"{each['value']:.3g} {each['unit']}{' (above its bar)' if each['value'] > each['bar'] else ''}",
+            f"{each['bar']:g}",
+            "" if each["aim"] is None else f"{each['aim']:g}",
+            f"`{each['command']}`",
+        )
+        for each in results["figures"]
+    )
+    return taken + table(("what", "measured", "bar", "aim", "command"), rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "figures": figures_table,
     "states": states_table,
     "commands": commands_table,
     "replies": lambda: message_table(codec.REPLIES),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import report
 from scripts import generate_docs, generate_vectors
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +70,18 @@ def test_every_rule_that_a_test_carries_is_stated() -> None:
 
 def test_generated_tables_are_current() -> None:
     assert [path.name for path in generate_docs.outdated()] == [], "run `make docs`"
+
+
+def test_the_report_of_the_bench_shows_the_results_that_are_committed() -> None:
+    results = json.loads((ROOT / "bench" / "results.json").read_text())
+    assert (ROOT / "bench" / "README.md").read_text() == report.readme(results), "python -m bench writes both"
+
+
+def test_the_readme_shows_every_figure_of_the_bench_with_its_command() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for figure in json.loads((ROOT / "bench" / "results.json").read_text())["figures"]:
+        (row,) = [line for line in readme.splitlines() if line.startswith(f"| {figure['what']} |")]
+        assert f"| {figure['value']:.3g} {figure['unit']}" in row and f"`{figure['command']}`" in row
 
 
 def test_vectors_are_current() -> None:

@@ -20,10 +20,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("server.config",),
     ("server.gateway.listener",),
     ("server.gateway.websocket",),
-    ("server.gateway.dispatch",),
+    ("server.gateway.dispatch", "server.gateway.blobs"),
     ("server.gateway.hub",),
     ("server.gateway.connection",),
     (
+        "server.stores.objects",
         "server.stores.sqlite",
         "server.stores.memory",
         "server.secrets",

@@ -8,6 +8,7 @@ import pytest
 from taube.server import ledger
 from taube.server.ledger import LEDGER, Entry, render_ledger
 from taube.server.ops import observe, workers
+from taube.server.stores import objects
 from taube.server.stores.schema import SCHEMA
 from taube.server.stores.sqlite import SqliteSettings, prepare, transaction
 from taube.wire.messages import GateName
@@ -43,7 +44,7 @@ def test_every_metric_and_log_field_has_its_entry_and_no_label_is_free() -> None
 
 
 def test_every_entry_is_used() -> None:
-    stored = {column.entry for table in SCHEMA for column in table.columns}
+    stored = {column.entry for table in SCHEMA for column in table.columns} | set(objects.FIELDS.values())
     assert set(LEDGER.values()) == stored | MEMORY_ONLY | {ledger.OPERATION}
     assert all(entry.where.startswith("memory") for entry in MEMORY_ONLY)
 
@@ -64,6 +65,6 @@ def test_a_canary_is_found_wherever_and_however_it_was_written(tmp_path: Path) -
 @pytest.mark.parametrize("entry", LEDGER.values(), ids=lambda entry: entry.name)
 def test_an_entry_says_what_where_and_how_long(entry: Entry) -> None:
     assert entry.fact
-    assert entry.where in {"directory", "mailbox", "gates", "memory only", "server", "metrics, logs"}
+    assert entry.where in {"directory", "mailbox", "gates", "blobs", "memory only", "server", "metrics, logs"}
     assert entry.how_long
     assert "|" not in entry.fact + entry.how_long

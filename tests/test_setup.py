@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import node, setup
+from scripts import browsers, node, setup
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -117,3 +117,20 @@ def test_the_app_is_built_again_when_a_source_changes(tmp_path: Path, monkeypatc
 def test_what_npm_says_becomes_one_sentence(said: str, words: str) -> None:
     sentence = node.explain(said, "the phone app")
     assert words in sentence and "\n" not in sentence
+
+
+def test_without_browsers_one_sentence_says_what_to_type(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(browsers, "find", lambda variable: None)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert browsers.main(["test:browser"]) == 69
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "Chromium" in said and "install" in said
+
+
+def test_a_browser_that_was_named_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TAUBE_CHROMIUM", str(tmp_path))
+    assert browsers.find("TAUBE_CHROMIUM") == str(tmp_path)
+    monkeypatch.setenv("TAUBE_CHROMIUM", str(tmp_path / "none"))
+    assert browsers.find("TAUBE_CHROMIUM") is None

@@ -6,6 +6,7 @@
 
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vite";
+import { catalogues } from "./catalogues.ts";
 
 /** The oldest browsers that the app promises to run in; check.js tells a person who has an older one. */
 export const OLDEST = ["chrome111", "firefox114", "safari16.4"];
@@ -19,6 +20,7 @@ export const ALIASES = [
 
 export default defineConfig({
   base: "/",
+  plugins: [catalogues()],
   resolve: { alias: ALIASES },
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
   build: {

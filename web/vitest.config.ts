@@ -1,9 +1,16 @@
-/** How the tests of web/test/ run: in Node, against the sources, with the aliases of the build. */
+/** How the tests of web/test/ run: in Node, against the sources, with the aliases of the build and a WebSocket. */
 
 import { defineConfig } from "vitest/config";
 import { ALIASES } from "./vite.config.ts";
 
 export default defineConfig({
   resolve: { alias: ALIASES },
-  test: { include: ["test/**/*.test.{ts,tsx}"], testTimeout: 30_000, maxWorkers: 2 },
+  test: {
+    include: ["test/**/*.test.{ts,tsx}"],
+    exclude: ["test/browser/**"],
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+    maxWorkers: 2,
+    execArgv: "WebSocket" in globalThis ? [] : ["--experimental-websocket"],
+  },
 });

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from taube.wire import messages as m
-from taube.wire.errors import BAD_FRAME, OUT_OF_ORDER, UNKNOWN_TYPE
-from tests.chaos.folk import KEPT, Folk, memory_kb
+from taube.wire.errors import BAD_FRAME, BUSY, OUT_OF_ORDER, UNKNOWN_TYPE
+from tests.chaos.folk import KEPT, Folk, memory_kb, metric
 from tests.chaos.world import FaultyServer
 from tests.server.rawclient import RawClient
 
@@ -32,6 +32,7 @@ http_timeout_s = 3
 [connection]
 hello_timeout_s = 2
 stalled_s = 3
+frames_bytes_of_all = 4_000_000
 """
 
 
@@ -274,6 +275,31 @@ async def test_a_frame_cut_off_by_the_end_of_its_connection_is_forgotten(server:
             await asyncio.sleep(0.01)
             client.transport.underlying_transport.abort()
         assert await folk.read_all(bob) == []
+
+
+async def test_frames_that_never_end_share_a_bound_and_their_senders_are_told_to_come_again(
+    server: FaultyServer,
+) -> None:
+    unfinished = b"\x82\xff" + (130_000).to_bytes(8, "big") + bytes(4) + bytes(120_000)
+    whole = m.Send(1, 0, [bytes(41)], bytes(60_000))
+    async with witnessed(server, grows_kb=40_000) as folk:
+        idle = await folk.connect()
+        busy = []
+        for n in range(150):  # 18 MB without the bound, and more in buffers
+            client = await folk.connect()
+            if n % 5 == 4:  # buffers that have grown for a frame that came to its end
+                assert isinstance(await client.call(lambda _: whole), m.Sent)
+            else:
+                client.transport.underlying_transport.write(unfinished)
+            busy.append(client)
+        async with asyncio.timeout(30):
+            while metric(server, "taube_frames_bytes") > 4_000_000 or sum(each.gone.is_set() for each in busy) < 100:
+                await asyncio.sleep(0.2)
+        ended = next(each for each in busy if each.gone.is_set())
+        assert (await ended.next(m.Failed)).code == BUSY.code
+        assert isinstance(await idle.call(lambda n: m.ReadGate(n, bytes(32))), m.GateState), "others stay"
+        for client in (idle, *busy):
+            client.transport.disconnect(False)
 
 
 async def test_devices_that_stop_reading_cost_a_window_and_their_mail_is_stored(server: FaultyServer) -> None:

@@ -45,7 +45,7 @@ class Port:
             [listening],
             tls=tls,
             connect=lambda channel, source: self.world.connect(channel, source),
-            application=pages.public_pages(ORIGIN, PUSH_KEY.public, files.app_folder()),
+            application=pages.public_pages(ORIGIN, PUSH_KEY.public, 0, files.app_folder()),
             config=ListenerConfig(shutdown_timeout_s=0.05),
             may_connect=lambda source: True,
             refused=lambda reason: None,

@@ -29,6 +29,7 @@ from taube import __version__
 from taube.exits import EX_CONFIG, EX_UNAVAILABLE, EX_USAGE
 from taube.server import backup, certificate, folder, pages, secrets
 from taube.server.config import OperatorError, ServeOptions, ServerConfig, read_config
+from taube.server.gateway.blobs import BlobTraffic
 from taube.server.gateway.connection import Channel, Connection, Turn
 from taube.server.gateway.dispatch import Dispatch
 from taube.server.gateway.hub import Hub
@@ -41,9 +42,10 @@ from taube.server.ops.waking import Waking
 from taube.server.ops.workers import GuardedTime, Workers, written
 from taube.server.ports import QueueNumber, Store, StoreUnusable, Tables
 from taube.server.providers.web_push import WebPush
-from taube.server.services import identity
+from taube.server.services import blobs, identity
 from taube.server.services.mailboxes import Mailboxes
 from taube.server.services.push import Wakeups
+from taube.server.stores.objects import ObjectFolder
 from taube.server.stores.sqlite import SqliteStore
 from taube.wire.errors import WireError
 from taube.wire.session import ServerSession
@@ -115,6 +117,7 @@ class Server:
         self._mailboxes: Mailboxes
         self._dispatch: Dispatch
         self._sealer: secrets.AddressKeys
+        self._blobs: BlobTraffic
         self._listener: Listener
         self._limits = Limits(self._config.limits)
         self._timer: asyncio.TimerHandle | None = None
@@ -160,6 +163,7 @@ class Server:
         await self._keep_name()
         self._check_names(tls)
         self._build(sockets, tls, await self._establish(), undo)
+        undo.callback(self._blobs.close)
         await self._open_ops(undo)
         self._remember_options()
         self._listener.start()
@@ -335,7 +339,18 @@ class Server:
             came=self._wakeups.came,
             check_push=self._waking.check,
         )
+        self._blobs = BlobTraffic(
+            ObjectFolder(self._options.data / folder.BLOBS),
+            self._config.blobs,
+            self._limits,
+            self._time,
+            self.metrics,
+            spread=self._dispatch.spread,
+            bug=self._bug,
+            problem=self._storage_problem,
+        )
         self._workers = Workers(
+            sweep_blobs=self._blobs.sweep,
             store=self.store,
             mailboxes=self._mailboxes,
             limits=self._limits,
@@ -350,7 +365,11 @@ class Server:
             sockets,
             tls=tls,
             connect=self._connect,
-            application=pages.public_pages(self.origin, self._push_key.public),
+            application=pages.routed(
+                pages.public_pages(self.origin, self._push_key.public, self._config.blobs.blob_bytes),
+                {blobs.PREFIX: self._blobs},
+            ),
+            longer=self._blobs.exchange,
             config=listener,
             may_connect=lambda source: not self._limits.spend("connect", self._loop.time(), source=source),
             refused=lambda reason: self.metrics.count("connections_refused", reason=reason),
@@ -374,7 +393,12 @@ class Server:
             "connections_most": lambda: self._listener.config.connections,
             "greeting": lambda: self._listener.greeting,
             "behind_bytes": lambda: self.hub.behind_bytes,
+            "frames_bytes": lambda: self.hub.frames_bytes,
             "memory_bytes": resident_bytes,
+            "blobs": lambda: self._blobs.count,
+            "blobs_bytes": lambda: self._blobs.used_bytes or 0,
+            "blobs_most_bytes": lambda: self._config.blobs.total_bytes,
+            "blob_transfers": lambda: self._blobs.transfers,
             "database_bytes": lambda: sum(path.stat().st_size for path in files if path.exists()),
             "disk_free_bytes": lambda: shutil.disk_usage(data).free,
             "certificate_expires_seconds": lambda: self._certificate_expires_s,
@@ -480,7 +504,8 @@ class Server:
         self._turn.arm()
 
     def _check(self) -> None:
-        self.hub.check(self._loop.time(), self._config.connection.waiting_bytes_of_all)
+        bounds = self._config.connection
+        self.hub.check(self._loop.time(), bounds.waiting_bytes_of_all, bounds.frames_bytes_of_all)
         self._check_timer = self._loop.call_later(CHECK_EVERY_S, self._check)
 
     def _feel_lag(self, expected: float) -> None:
@@ -533,11 +558,14 @@ class Server:
             if timer is not None:
                 timer.cancel()
 
+    def _bug(self, error: BaseException) -> None:
+        self.metrics.count("bugs")
+        self.log.bug(error)
+
     def _unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if isinstance(error, Exception) and not isinstance(error, OSError):
-            self.metrics.count("bugs")
-            self.log.bug(error)
+            self._bug(error)
 
     # ------------------------------------------------------------ stop
 
@@ -555,6 +583,7 @@ class Server:
         await self._until(lambda: len(self.hub) == 0, drain.goodbye_s)
         self.hub.abort_all()
         self._listener.give_up()
+        await self._blobs.end(drain.goodbye_s)
         await asyncio.sleep(0)
         self._mailboxes.flush()
         await self._until(lambda: self.store.backlog_bytes() == 0, drain.flush_s)

@@ -13,6 +13,7 @@ from taube.exits import EX_CONFIG, EX_NOINPUT
 from taube.server.gateway.connection import ConnectionConfig
 from taube.server.gateway.listener import ListenerConfig
 from taube.server.limits import LimitSettings
+from taube.server.services.blobs import BlobSettings
 from taube.server.services.mailboxes import MailboxSettings
 from taube.server.services.push import PushSettings
 from taube.server.stores.sqlite import SqliteSettings
@@ -56,6 +57,7 @@ class ServerConfig:
     connection: ConnectionConfig = field(default_factory=ConnectionConfig)
     push: PushSettings = field(default_factory=PushSettings)
     drain: DrainConfig = field(default_factory=DrainConfig)
+    blobs: BlobSettings = field(default_factory=BlobSettings)
     unused_months: int = 12
     """Accounts that were not used for so many months are forgotten; 0 keeps them."""
 

@@ -45,6 +45,7 @@ DAY_S: Final = 86_400.0
 EXPIRES_SOON_S: Final = 14 * DAY_S
 FREE_LEAST: Final = 512 * 1024 * 1024
 FREE_SHARE: Final = 0.1
+FULL_SHARE: Final = 0.9
 SLOW_DISK_S: Final = 0.1
 CONNECTIONS_LEAST: Final = 256
 CONNECTIONS_COMFORTABLE: Final = 4096
@@ -85,7 +86,7 @@ def examine(data: Path, wall_s: Callable[[], float] = time.time) -> list[Finding
     case = look(data)
     findings = [*_version(case), *_folder(case), *_settings(case), *_server(case), *_port(case)]
     findings += [*_certificate(case, wall_s()), *_clock(case, wall_s()), *_descriptors(case)]
-    return [*findings, *_disk(case), *_database(case), *_left_overs(case)]
+    return [*findings, *_disk(case), *_database(case), *_blobs(case), *_left_overs(case)]
 
 
 def look(data: Path) -> Case:
@@ -378,6 +379,28 @@ def _database(case: Case) -> Iterator[Finding]:
             f"Reading or writing failed {count} times since the server started: its log says how; check the disk."
         )
         yield Finding("database", NOTE, sentence)
+
+
+def _blobs(case: Case) -> Iterator[Finding]:
+    """The folder of files that people send: whose it is, and how full."""
+    place = case.data / folder.BLOBS
+    if place.is_dir():
+        about = place.stat()
+        if about.st_uid != case.data.stat().st_uid or not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+            yield Finding("blobs", ACT, f"{place} cannot be written by the server: give it to the one who runs it.")
+            return
+        if about.st_mode & 0o077:
+            yield Finding("blobs", ACT, f"Others can look into {place}: chmod 700 {place}")
+            return
+    used, most = case.figures.get("blobs_bytes"), case.figures.get("blobs_most_bytes")
+    if used is None or not most:
+        return
+    filled = f"{int(case.figures.get('blobs', 0))} files that people sent take {_size(used)} of {_size(most)}"
+    if used > FULL_SHARE * most:
+        sentence = f"{filled}: new ones will be refused; raise blobs.total_bytes, or lower blobs.days."
+        yield Finding("blobs", NOTE, sentence)
+    else:
+        yield Finding("blobs", WELL, f"{filled}.")
 
 
 def _left_overs(case: Case) -> Iterator[Finding]:

@@ -4,6 +4,7 @@
     DIR/origin   the origin that links, addresses and logins name
     DIR/ops      URL of health and metrics of the running server
     DIR/served   the options of the last start, for `taube doctor`
+    DIR/blobs    sealed files that people sent, until their days are over
 
 It knows no table. Source: docs/operating.md, "The data folder".
 """
@@ -20,6 +21,7 @@ from taube.exits import EX_CANTCREAT, EX_TEMPFAIL, EX_USAGE
 from taube.server.config import OperatorError
 
 SERVED: Final = "served"
+BLOBS: Final = "blobs"
 
 
 def prepare(folder: Path) -> None:

@@ -93,6 +93,13 @@ GATE: Final = Entry(
     "gates",
     "45 days",
 )
+BLOB: Final = Entry(
+    "blob",
+    "blob: its name, its bytes (ciphertext) and their padded length, how far its upload is, the day on which it ends;"
+    " nothing tells who uploaded it or who reads it",
+    "blobs",
+    "at most 45 days; an upload that is left, two days",
+)
 SOURCE: Final = Entry(
     "network address",
     "network address of a connection, for limits",

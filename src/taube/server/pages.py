@@ -62,7 +62,7 @@ _PLAIN: Final[Headers] = (
     ("cache-control", "no-store"),
 )  # fmt: skip
 _PERMISSIONS: Final = (
-    "camera=(self), clipboard-write=(self), accelerometer=(), bluetooth=(), browsing-topics=(), clipboard-read=(), "
+    "camera=(self), clipboard-write=(self), accelerometer=(), browsing-topics=(), clipboard-read=(), "
     "display-capture=(), geolocation=(), gyroscope=(), hid=(), identity-credentials-get=(), idle-detection=(), "
     "local-fonts=(), magnetometer=(), microphone=(), midi=(), payment=(), serial=(), storage-access=(), usb=()"
 )
@@ -205,27 +205,30 @@ async def _answer_with_file(scope: Scope, send: Send, file: AppFile, rules: Head
 # ---------------------------------------------------------------- all of it
 
 
-def card(origin: str, push_key: bytes, app: App | None = None) -> bytes:
+def card(origin: str, push_key: bytes, blob_bytes: int, app: App | None = None) -> bytes:
     """What `/.well-known/taube` says: enough for a client to see that it speaks with the server it means, the key that
-    a browser wants to know before it lets itself be woken, and which build of the app this server gives out (`app`:
-    SHA-256 in hex as web/build.mjs makes it, or null)."""
+    a browser wants to know before it lets itself be woken, the largest blob, and which build of the app this server
+    gives out (`app`: SHA-256 in hex as web/build.mjs makes it, or null)."""
     about = {
         "service": "taube",
         "origin": origin,
         "versions": [PROTOCOL_VERSION],
         "socket": "/v1/socket",
         "push_key": base64.urlsafe_b64encode(push_key).rstrip(b"=").decode(),
+        "blob_bytes": blob_bytes,
         "app": app.hash if app else None,
     }
     return json.dumps(about).encode()
 
 
-def public_pages(origin: str, push_key: bytes, folder: Path = APP_FOLDER) -> Application:
+def public_pages(origin: str, push_key: bytes, blob_bytes: int, folder: Path = APP_FOLDER) -> Application:
     """The ASGI application of the public port; the app is the one in *folder*."""
     web = "text/html; charset=utf-8"
     app = read_app(folder)
     files, rules = app.files if app else {}, app_rules(origin)
-    found: dict[str, tuple[str, bytes]] = {"/.well-known/taube": ("application/json", card(origin, push_key, app))}
+    found: dict[str, tuple[str, bytes]] = {
+        "/.well-known/taube": ("application/json", card(origin, push_key, blob_bytes, app))
+    }
     if app is None:
         for path, (title, text) in (("/", _HOME), ("/i", _INVITATION), ("/c", _CONTACT)):
             found[path] = (web, _page(title, text + _NO_APP, origin))
@@ -243,6 +246,17 @@ def public_pages(origin: str, push_key: bytes, folder: Path = APP_FOLDER) -> App
             await answer(send, 200, *found[path])
         else:
             await answer(send, 404, web, missing)
+
+    return application
+
+
+def routed(pages: Application, others: Mapping[str, Application]) -> Application:
+    """*pages*, but what begins with a path in *others* goes to the application there."""
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        found = next((other for prefix, other in others.items() if path.startswith(prefix)), pages)
+        await found(scope, receive, send)
 
     return application
 

@@ -386,3 +386,43 @@ class Sender(Protocol):
 
     def send_failed(self, request: int, error: WireError) -> None:
         """Send Failed instead: nothing of the Send was kept."""
+
+
+# ---------------------------------------------------------------- blobs
+
+
+class BlobState(NamedTuple):
+    """A blob or its upload: *length* bytes in all, *offset* of them durable; days of the guarded clock."""
+
+    length: int
+    offset: int
+    ends_day: int
+    """The first day on which it is gone."""
+    until_day: int
+    """The first day on which an upload that got no more bytes is gone."""
+    is_complete: bool
+
+    def is_over(self, today: int) -> bool:
+        """Whether its day has come, or its upload was left."""
+        return today >= self.ends_day or (not self.is_complete and today >= self.until_day)
+
+
+class Swept(NamedTuple):
+    """What a sweep did: how many it removed, how many are left and their bytes, announced ones included."""
+
+    removed: int
+    left: int
+    left_bytes: int
+
+
+class BlobStore(Protocol):
+    """Files under random names. Its calls block, are made from threads, and raise OSError."""
+
+    def look(self, name: bytes) -> BlobState | None: ...
+    def begin(self, name: bytes, length: int, ends_day: int, until_day: int) -> BlobState: ...
+    def append(self, name: bytes, at: int, data: bytes) -> None: ...
+    def settle(self, name: bytes, state: BlobState) -> None: ...
+    def finish(self, name: bytes) -> None: ...
+    def read(self, name: bytes, start: int, size: int) -> bytes: ...
+    def free_bytes(self) -> int: ...
+    def sweep(self, today: int, may_expire: bool) -> Swept: ...

@@ -99,6 +99,19 @@ TOO_MANY_KEY_PACKAGES: Final = ErrorKind(
 )
 PUSH_REFUSED: Final = ErrorKind(43, "push_refused", _C, _CHANGE, "The server sends no push to that address.")
 
+BLOB_BAD_REQUEST: Final = ErrorKind(50, "blob_bad_request", _C, _NEVER, "The request for a blob lacks a field.")
+BLOB_SECRET_WRONG: Final = ErrorKind(51, "blob_secret_wrong", _C, _NEVER, "Only who has its secret writes a blob.")
+BLOB_UNKNOWN: Final = ErrorKind(
+    52, "blob_unknown", _R, _NEVER, "There is no such blob: it was never finished, or its time is over."
+)
+BLOB_CONFLICT: Final = ErrorKind(
+    53, "blob_conflict", _C, _CHANGE, "The upload stands at another offset: go on from the one in the answer."
+)
+BLOB_TOO_LARGE: Final = ErrorKind(54, "blob_too_large", _C, _NEVER, "The blob is larger than this server takes.")
+NO_ROOM: Final = ErrorKind(
+    55, "no_room", _S, _LATER, "The server has no room for files at the moment; messages go on without."
+)
+
 CATALOGUE: Final[dict[int, ErrorKind]] = {
     kind.code: kind for kind in list(globals().values()) if isinstance(kind, ErrorKind)
 }

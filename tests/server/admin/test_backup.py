@@ -11,6 +11,7 @@ from taube.server import admin, backup, folder
 from taube.server.config import OperatorError, ServerConfig
 from taube.server.services import identity
 from taube.server.stores import schema
+from taube.server.stores.objects import ObjectFolder
 from taube.server.stores.sqlite import SqliteSettings, examine, read_facts, transaction
 from taube.wire import messages as m
 from taube.wire.messages import GateName
@@ -279,3 +280,13 @@ def test_a_key_that_was_retired_13_months_ago_is_forgotten(tmp_path: Path) -> No
         day = 86_400_000
         assert sorted(identity.establish(tables, os.urandom, now_ms + 395 * day).address_keys) == [0, 1]
         assert sorted(identity.establish(tables, os.urandom, now_ms + 397 * day).address_keys) == [1]
+
+
+def test_a_restore_leaves_the_files_that_people_sent_where_they_are(tmp_path: Path) -> None:
+    data, file = a_server(tmp_path / "data"), tmp_path / "taube.backup"
+    store = ObjectFolder(data / folder.BLOBS)
+    store.begin(b"n" * 32, 300, 20_045, 20_002)
+    backup.make(data, file)
+    store.begin(b"m" * 32, 300, 20_045, 20_002)
+    backup.restore(data, file)
+    assert store.look(b"n" * 32) is not None and store.look(b"m" * 32) is not None

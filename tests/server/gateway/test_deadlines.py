@@ -1,6 +1,6 @@
 """A connection's deadlines and bounds by a clock of the test: no socket, no waiting."""
 
-from taube.server.gateway.connection import Connection, ConnectionConfig, Turn
+from taube.server.gateway.connection import MANY_WRITES, Connection, ConnectionConfig, Turn
 from taube.server.gateway.hub import Hub
 from taube.wire import errors as e
 from taube.wire import messages as m
@@ -12,7 +12,7 @@ class FakeChannel:
     def __init__(self) -> None:
         self.frames: list[bytes] = []
         self.writes = 0
-        self.unread = self.left = 0
+        self.unread = self.left = self.grown = 0
         self.ended = ""
         self.reading = True
 
@@ -26,6 +26,9 @@ class FakeChannel:
 
     def taken(self):
         return self.left
+
+    def held(self):
+        return self.grown
 
     def ping(self):
         self.frames.append(b"ping")
@@ -106,6 +109,25 @@ def test_everything_of_one_turn_leaves_in_one_write():
     assert bench.channel.writes == 1 and len(bench.channel.frames) == 6
 
 
+def test_a_turn_with_many_connections_to_write_to_waits_once_for_what_comes_meanwhile():
+    turns: list = []
+    benches = [Bench() for _ in range(MANY_WRITES)]
+    shared = Turn(turns.append, lambda: None)
+    for bench in benches:
+        bench.connection._turn = shared
+        bench.receive(m.Hello([1]))
+    turns.pop(0)()
+    assert [bench.channel.writes for bench in benches] == [0] * MANY_WRITES
+    for bench in benches:
+        bench.connection.send(m.GateState(1, b""))
+    turns.pop(0)()
+    assert [(bench.channel.writes, len(bench.channel.frames)) for bench in benches] == [(1, 2)] * MANY_WRITES
+    assert not turns
+    benches[0].connection.send(m.GateState(2, b""))
+    turns.pop(0)()
+    assert benches[0].channel.writes == 2
+
+
 def test_a_connection_is_read_again_in_the_next_turn_when_it_had_its_share():
     bench = Bench(frames_per_turn=3)
     bench.receive(m.Hello([1]), m.ReadGate(1, bytes(32)))
@@ -158,10 +180,26 @@ def test_all_who_are_behind_share_one_bound_and_the_furthest_behind_go_first():
         hub.add(bench.connection)
         bench.connection.writing_paused()
         bench.channel.unread = waiting
-    hub.check(1.0, 600)
+    hub.check(1.0, 600, 0)
     assert [bench.channel.ended for bench in benches] == ["", "", ""]
-    hub.check(1.0, 350)
+    hub.check(1.0, 350, 0)
     assert [bench.channel.ended for bench in benches] == ["", "aborted", ""]
+
+
+def test_buffers_of_all_share_one_bound_and_whoever_has_the_largest_is_told_to_come_again():
+    hub, benches = Hub(), [Bench(anonymous_idle_s=1000) for _ in range(4)]
+    for grown, bench in zip((0, 100, 300, 200), benches, strict=True):
+        hub.add(bench.connection)
+        bench.receive(m.Hello([1]))
+        bench.channel.grown = grown
+    hub.check(1.0, 0, 600)
+    assert [bench.channel.ended for bench in benches] == [""] * 4
+    assert hub.frames_bytes == 600
+    hub.check(1.0, 0, 250)
+    assert [bench.channel.ended for bench in benches] == ["", "", "closed 1013", "closed 1013"]
+    told = decode_reply_or_event(benches[2].channel.frames[-1])
+    assert told.code == e.BUSY.code and told.retry_after_ms > 0
+    assert benches[2].handler.cut == ["buffers"]
 
 
 def test_an_ephemeral_envelope_is_dropped_for_a_peer_that_is_behind():

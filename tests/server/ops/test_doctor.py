@@ -180,6 +180,17 @@ def test_a_damaged_database_and_an_open_folder_are_told(tmp_path: Path) -> None:
     assert finding.state == ACT and "chmod 700" in finding.sentence
 
 
+def test_files_that_others_can_see_or_that_fill_their_room_are_told(tmp_path: Path) -> None:
+    data = a_folder(tmp_path / "data")
+    figures = {"blobs": 3.0, "blobs_bytes": 95.0, "blobs_most_bytes": 100.0}
+    assert list(doctor._blobs(a_case(data))) == []
+    assert worst(list(doctor._blobs(a_case(data, figures=figures))), "blobs").state == NOTE
+    assert worst(list(doctor._blobs(a_case(data, figures=figures | {"blobs_bytes": 5.0}))), "blobs").state == WELL
+    (data / folder.BLOBS).mkdir(mode=0o755)
+    (data / folder.BLOBS).chmod(0o755)
+    assert worst(list(doctor._blobs(a_case(data, figures=figures))), "blobs").state == ACT
+
+
 def test_a_server_that_hangs_is_unwell_or_is_an_older_version(tmp_path: Path) -> None:
     def of(health: object, figures: dict[str, float] | None = None) -> Finding:
         return next(doctor._server(a_case(tmp_path, is_running=True, health=health, figures=figures or {})))

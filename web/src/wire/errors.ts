@@ -92,6 +92,18 @@ export const NO_KEY_PACKAGE = kind(41, "no_key_package", Fault.RESOURCE, Retry.L
 export const TOO_MANY_KEY_PACKAGES = kind(42, "too_many_key_packages", Fault.CALLER, Retry.AFTER_CHANGE);
 /** The server sends no push to that address. */
 export const PUSH_REFUSED = kind(43, "push_refused", Fault.CALLER, Retry.AFTER_CHANGE);
+/** The request for a blob lacks a field. */
+export const BLOB_BAD_REQUEST = kind(50, "blob_bad_request", Fault.CALLER, Retry.NEVER);
+/** Only who has its secret writes a blob. */
+export const BLOB_SECRET_WRONG = kind(51, "blob_secret_wrong", Fault.CALLER, Retry.NEVER);
+/** There is no such blob: it was never finished, or its time is over. */
+export const BLOB_UNKNOWN = kind(52, "blob_unknown", Fault.RESOURCE, Retry.NEVER);
+/** The upload stands at another offset: go on from the one in the answer. */
+export const BLOB_CONFLICT = kind(53, "blob_conflict", Fault.CALLER, Retry.AFTER_CHANGE);
+/** The blob is larger than this server takes. */
+export const BLOB_TOO_LARGE = kind(54, "blob_too_large", Fault.CALLER, Retry.NEVER);
+/** The server has no room for files at the moment; messages go on without. */
+export const NO_ROOM = kind(55, "no_room", Fault.SERVER, Retry.LATER);
 // end
 
 /** Base of every error that Taube throws on purpose. */

@@ -7,6 +7,7 @@ import { CATALOGUE, FrameError, TOO_LARGE } from "../../src/wire/errors";
 import { COMMANDS, EVENTS, MESSAGES, type Message, type MessageType, REPLIES } from "../../src/wire/messages";
 import { pack } from "../../src/wire/packing";
 import { Random } from "../random";
+import { PYTHON } from "../server";
 import { fromVector, vectors } from "../vectors";
 
 interface Vector {
@@ -77,7 +78,7 @@ test(`of ${MUTATED} damaged frames each is a message or a FrameError, and Python
   const random = new Random(20261125);
   const frames = Array.from({ length: MUTATED }, () => damaged(random, unhex(random.pick(VECTORS.messages).frame)));
   const input = frames.map((frame) => `${hex(frame)}\n`).join("");
-  const said = execFileSync("python", ["-m", "tests.wire.verdicts"], { cwd: ROOT, input, maxBuffer: 2 ** 28 });
+  const said = execFileSync(PYTHON, ["-m", "tests.wire.verdicts"], { cwd: ROOT, input, maxBuffer: 2 ** 28 });
   const verdicts = said.toString().trimEnd().split("\n");
   expect(verdicts).toHaveLength(MUTATED);
   const ours = frames.map((frame) => `${verdict(decodeCommand, frame)} ${verdict(decodeReplyOrEvent, frame)}`);

@@ -11,11 +11,14 @@ Source: docs/protocol/connection.md, "Limits of a connection".
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from taube.wire.errors import BAD_FRAME, DEVICE_REVOKED, DRAINING, IDLE, INTERNAL, STORAGE, FrameError, WireError
+from taube.wire.errors import BAD_FRAME, BUSY, DEVICE_REVOKED, DRAINING, IDLE, INTERNAL, STORAGE, FrameError, WireError
 from taube.wire.messages import CaughtUp, Command, Deliver, Event, Hello, Replaced, Reply, Sent
 from taube.wire.session import ServerSession, State
+
+MANY_WRITES: Final = 32
+"""Connections to write to from which on a turn is prolonged, once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class ConnectionConfig:
     """Bytes that may wait for a peer that does not read; more cut it off (above a mailbox's window)."""
     waiting_bytes_of_all: int = 256 * 1024 * 1024
     """Bytes that may wait for all peers; above it, those that are furthest behind are cut off."""
+    frames_bytes_of_all: int = 256 * 1024 * 1024
+    """Bytes of buffers that hold unfinished frames, or have grown for large ones; above it the largest are closed."""
     frames_per_turn: int = 64
     """Frames of one connection handled in one turn of the loop."""
 
@@ -51,6 +56,9 @@ class Channel(Protocol):
 
     def taken(self) -> int:
         """Bytes that have left since the connection began; only its growth means something."""
+
+    def held(self) -> int:
+        """Bytes of buffers grown for large frames, or for one that has not come to its end."""
 
     def ping(self) -> None: ...
     def pong(self, payload: bytes) -> None: ...
@@ -77,14 +85,19 @@ class Handler(Protocol):
 
 
 class Turn:
-    """Collects what is to be done at the end of a turn of the loop: *finish*, then write joined, then read on."""
+    """Collects what is to be done at the end of a turn of the loop: *finish*, then write joined, then read on.
 
-    __slots__ = ("_armed", "_call_soon", "_finish", "_reading", "_writing")
+    A turn that has many connections to write to lasts for one more look at the sockets: a write costs more than all
+    else that is done for an envelope, and while so many were made, others came that go to the same connections.
+    """
+
+    __slots__ = ("_armed", "_call_soon", "_finish", "_prolonged", "_reading", "_writing")
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], Any], finish: Callable[[], None]) -> None:
         self._call_soon = call_soon
         self._finish = finish
         self._armed = False
+        self._prolonged = False
         self._writing: list[Connection] = []
         self._reading: list[Connection] = []
 
@@ -103,8 +116,12 @@ class Turn:
         self.arm()
 
     def _end(self) -> None:
+        if len(self._writing) >= MANY_WRITES and not self._prolonged:
+            self._prolonged = True
+            self._call_soon(self._end)
+            return
         self._finish()
-        self._armed = False
+        self._armed = self._prolonged = False
         writing, self._writing = self._writing, []
         for connection in writing:
             connection.flush()
@@ -264,6 +281,17 @@ class Connection:
         """The peer does not read: end it before it costs memory."""
         self._handler.cut_off(self, "stalled")
         self.abort()
+
+    def send_away(self) -> None:
+        """Its buffers are needed: the peer may come again, with small ones."""
+        self._handler.cut_off(self, "buffers")
+        self.refuse(0, WireError(BUSY, retry_after_ms=1_000))
+        self.close(1013)
+
+    @property
+    def held(self) -> int:
+        """Bytes of buffers that large or unfinished frames have grown."""
+        return self._channel.held() if self.is_open else 0
 
     @property
     def behind(self) -> int:

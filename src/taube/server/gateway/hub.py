@@ -5,7 +5,7 @@ that the server is about to stop, a device that its account was deleted, a silen
 Source: docs/protocol/delivery.md, "Live connections".
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from taube.server.gateway.connection import Connection
 from taube.server.ports import QueueNumber
@@ -21,6 +21,8 @@ class Hub:
         self._devices: dict[QueueNumber, Connection] = {}
         self.behind_bytes = 0
         """What waited for slow readers at the last `check`."""
+        self.frames_bytes = 0
+        """What buffers for large or unfinished frames had grown to at the last `check`."""
 
     def add(self, connection: Connection) -> None:
         self._open.add(connection)
@@ -43,22 +45,23 @@ class Hub:
             if connection is not None:
                 connection.ended()
 
-    def check(self, now: float, waiting_bytes: int) -> None:
-        """Look after deadlines, and let no more than *waiting_bytes* wait for peers that do not read."""
+    def check(self, now: float, waiting_bytes: int, frames_bytes: int) -> None:
+        """Look after deadlines; let no more than *waiting_bytes* wait for peers that do not read, and no more than
+        *frames_bytes* be taken by buffers that have grown."""
         behind: list[tuple[int, Connection]] = []
+        grown: list[tuple[int, Connection]] = []
         for connection in list(self._open):
             connection.check(now)
-            waiting = connection.behind
-            if waiting:
+            if waiting := connection.behind:
                 behind.append((waiting, connection))
-        total = self.behind_bytes = sum(waiting for waiting, _ in behind)
-        if total > waiting_bytes:
-            behind.sort(key=lambda each: -each[0])
-            for waiting, connection in behind:
-                if total <= waiting_bytes:
-                    break
-                connection.cut_off()
-                total -= waiting
+            if held := connection.held:
+                grown.append((held, connection))
+        self.behind_bytes = sum(waiting for waiting, _ in behind)
+        self.frames_bytes = sum(held for held, _ in grown)
+        for connection in _largest(behind, self.behind_bytes - waiting_bytes):
+            connection.cut_off()
+        for connection in _largest(grown, self.frames_bytes - frames_bytes):
+            connection.send_away()
 
     def announce(self, retry_after_ms: Callable[[], int]) -> None:
         """Tell every client to come back later, each after a time of its own."""
@@ -81,3 +84,14 @@ class Hub:
     def devices(self) -> int:
         """How many device connections there are."""
         return len(self._devices)
+
+
+def _largest(sizes: list[tuple[int, Connection]], excess: int) -> Iterator[Connection]:
+    """The connections with the largest sizes, until these make up *excess*."""
+    if excess <= 0:
+        return
+    for size, connection in sorted(sizes, key=lambda each: -each[0]):
+        yield connection
+        excess -= size
+        if excess <= 0:
+            return

@@ -72,7 +72,7 @@ class ListenerConfig:
     tls_out_bytes: int = 4096
     """Encrypted bytes handed to the socket at once, kept per connection."""
     frame_buffer_bytes: int = 2048
-    """Read buffer of a WebSocket; it grows to the largest frame received."""
+    """Read buffer of a WebSocket; it doubles until the largest frame received fits: up to 229,376 bytes."""
 
 
 class Sources:
@@ -177,6 +177,8 @@ class FirstBytes(asyncio.BufferedProtocol):
         self._head = b""
         self._http: HttpToolsProtocol | None = None
         self._body_left = listener.config.http_body_bytes
+        self._is_long = False
+        """Whether the request has one deadline for all of it, and its application watches how it moves."""
         self._transport: asyncio.Transport
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -217,9 +219,16 @@ class FirstBytes(asyncio.BufferedProtocol):
             listener.released(source)
 
     def _become_http(self) -> None:
-        self._allow_time()
-        self._http = self._listener.http()
-        self._http.connection_made(self._transport)
+        longer = self._listener.longer(self._head.partition(b" ")[2])
+        if longer is None:
+            self._allow_time()
+        else:
+            self._disarm()
+            self._is_long = True
+            self._deadline = self._listener.loop.call_later(longer[0], self._transport.abort)
+            self._body_left = longer[1]
+        self._http = self._listener.http({"source": self._source, "abort": self._transport.abort})
+        self._http.connection_made(cast("asyncio.Transport", Resuming(self._transport, self._listener.loop)))
         self._feed_http(self._head)
         self._head = b""
 
@@ -252,7 +261,8 @@ class FirstBytes(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         if self._http is not None:
-            self._allow_time()
+            if not self._is_long:
+                self._allow_time()
             self._http.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -261,6 +271,26 @@ class FirstBytes(asyncio.BufferedProtocol):
         if self._http is not None:
             self._http.connection_lost(exc)
             self._http = None
+
+
+class Resuming:
+    """A transport of aiofastnet that also hands over what it had decrypted when reading was paused.
+
+    Version 1.2.0 forgets that until more arrives from the network, and nothing may: an upload would wait for ever.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+        retry = getattr(self._transport, "_retry_ssl_read", None)
+        if retry is not None:
+            self._loop.call_soon(retry)
 
 
 # ---------------------------------------------------------------- the port
@@ -348,7 +378,8 @@ class Listener:
     """Accepts connections on bound sockets and hands each to `FirstBytes`.
 
     *connect* makes the Connection of a new WebSocket; *may_connect* says whether a source may have one more now;
-    *refused* is told once for each connection turned away. The sockets are bound and listen.
+    *refused* is told once for each connection turned away. *longer* names, for the target of an HTTP request, the
+    seconds and bytes that all of it may take where that is more than usual. The sockets are bound and listen.
     """
 
     def __init__(
@@ -362,6 +393,7 @@ class Listener:
         config: ListenerConfig,
         may_connect: Callable[[str | None], bool],
         refused: Callable[[str], None],
+        longer: Callable[[bytes], tuple[float, int] | None] = lambda target: None,
     ) -> None:
         self.loop = loop
         self.config = config
@@ -372,6 +404,7 @@ class Listener:
         self._sockets = sockets
         self._may_connect = may_connect
         self._refused = refused
+        self.longer = longer
         self._greeting: set[Any] = set()
         self._doorstep = Doorstep(loop, config, self._greet, self._sent_away)
         self.http = http_protocols(loop, application)
@@ -495,8 +528,11 @@ def make_transport(
     )
 
 
-def http_protocols(loop: asyncio.AbstractEventLoop, application: Application) -> Callable[[], HttpToolsProtocol]:
-    """Makes a protocol for each HTTP connection to *application*: no logs, signals, lifespan or proxies."""
+def http_protocols(loop: asyncio.AbstractEventLoop, application: Application) -> Callable[..., HttpToolsProtocol]:
+    """Makes a protocol for each HTTP connection to *application*: no logs, signals, lifespan or proxies.
+
+    What is made takes the `state` that the application finds in its scope.
+    """
     config = UvicornConfig(
         application,
         http=HttpToolsProtocol,
@@ -511,4 +547,4 @@ def http_protocols(loop: asyncio.AbstractEventLoop, application: Application) ->
     )
     config.load()
     state = ServerState()
-    return lambda: HttpToolsProtocol(config, state, {}, loop)
+    return lambda about=None: HttpToolsProtocol(config, state, about or {}, loop)

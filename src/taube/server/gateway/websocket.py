@@ -38,18 +38,19 @@ _TEXT, _BINARY = picows.WSMsgType.TEXT, picows.WSMsgType.BINARY
 _PING, _PONG, _CLOSE = picows.WSMsgType.PING, picows.WSMsgType.PONG, picows.WSMsgType.CLOSE
 _CONTINUATION = picows.WSMsgType.CONTINUATION
 _SHORT_HEADERS: Final = [bytes((0x82, size)) for size in range(126)]
-_WS_MAX_BYTES: Final = 2 * MAX_FRAME_BYTES
+_WS_MAX_BYTES: Final = MAX_FRAME_BYTES + 1024
 """Larger frames picows itself ends with close code 1009; between ours and this one they get a numbered error."""
 
 
 class WebSocket(picows.WSListener):
     """One upgraded connection: the Channel of a Connection, writes joined by whoever calls `write`."""
 
-    __slots__ = ("_connection", "_handed", "_loop", "_partial", "_release", "_transport", "_write")
+    __slots__ = ("_buffer_bytes", "_connection", "_handed", "_loop", "_partial", "_release", "_transport", "_write")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, release: Callable[[], None]) -> None:
         self._loop = loop
         self._release = release
+        self._buffer_bytes = 1
         self._transport: Any = None
         self._write: Callable[[bytes], None] | None = None
         self._handed = 0
@@ -63,6 +64,10 @@ class WebSocket(picows.WSListener):
 
     def serve(self, connection: Connection) -> None:
         self._connection = connection
+
+    def begins_with(self, buffer_bytes: int) -> None:
+        """The size of picows' read buffer before anything came."""
+        self._buffer_bytes = buffer_bytes
 
     # from picows
 
@@ -144,6 +149,23 @@ class WebSocket(picows.WSListener):
     def taken(self) -> int:
         return self._handed - self.waiting()
 
+    def held(self) -> int:
+        """Bytes of buffers grown for large frames, or for one that has not come to its end.
+
+        picows does not tell the size of its buffer, only how much of it is free. It doubles, whenever nine tenths are
+        used: a free part that is no doubling of the first size means that a frame is unfinished, and then the buffer
+        counts as one that holds the largest.
+        """
+        if self._write is None:
+            return 0
+        first, free = self._buffer_bytes, len(self._transport.get_protocol().get_buffer(-1))
+        times, rest = divmod(free, first)
+        if rest or times & (times - 1):
+            free = first
+            while free * 9 < _WS_MAX_BYTES * 10:
+                free *= 2
+        return free - first + (len(self._partial) if self._partial is not None else 0)
+
     def ping(self) -> None:
         if self._write is not None:
             self._write(b"\x89\x00")
@@ -207,6 +229,7 @@ def upgrade(
         None,  # extra headers
         frame_buffer_bytes,
     )
+    listener.begins_with(len(protocol.get_buffer(-1)))
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
     waiting = memoryview(request + early)

@@ -27,7 +27,7 @@ METRICS: Final = (
         "counter",
         "entries",
         "What was deleted because its time was over.",
-        ("envelope", "gate", "key_package", "invitation", "account"),
+        ("envelope", "gate", "key_package", "invitation", "account", "blob"),
     ),
     Metric(
         "kept",
@@ -136,16 +136,22 @@ class Workers:
         time: GuardedTime,
         metrics: Metrics,
         unused_months: int = 12,
+        sweep_blobs: Callable[[bool], Awaitable[int]] | None = None,
         report: Callable[[str], None] = lambda sentence: None,
         settings: WorkerSettings | None = None,
     ) -> None:
-        """*report*: one sentence for the operator's log. *unused_months* 0: accounts are kept however long unused."""
+        """*report*: one sentence for the operator's log. *unused_months* 0: accounts are kept however long unused.
+
+        *sweep_blobs* is told whether blobs may expire, removes those that are over and gives how many; it may raise
+        OSError.
+        """
         self._store = store
         self._mailboxes = mailboxes
         self._limits = limits
         self._time: GuardedTime = time
         self._metrics = metrics
         self._unused_months = unused_months
+        self._sweep_blobs = sweep_blobs
         self._report = report
         self._settings = settings or WorkerSettings()
         self._counted: dict[tuple[str, str], int] = {}
@@ -158,6 +164,7 @@ class Workers:
             group.create_task(self._every(settings.sweep_s, "sweeping limits", self.sweep))
             group.create_task(self._every(settings.clock_s, "the guarded clock", self.mind_clock))
             group.create_task(self._every(settings.expiry_s, "expiry", self.expire, settings.first_expiry_s))
+            group.create_task(self._every(settings.expiry_s, "the sweep of blobs", self.expire_blobs, 0.0))
 
     async def _every(
         self, pause_s: float, what: str, round: Callable[[], Awaitable[None]], first_s: float | None = None
@@ -167,7 +174,7 @@ class Workers:
             try:
                 async with asyncio.timeout(self._settings.round_s):
                     await round()
-            except (WireError, TimeoutError) as error:
+            except (WireError, TimeoutError, OSError) as error:
                 self._report(f"A round of {what} failed and will be tried again: {error or 'it took too long'}")
             await asyncio.sleep(pause_s)
 
@@ -231,6 +238,11 @@ class Workers:
             while ended := await written(self._store, lambda tables: accounts.delete_unused(tables, before)):
                 self._mailboxes.ended(ended)
                 self._metrics.count("expired", len(ended), reason="account")
+
+    async def expire_blobs(self) -> None:
+        """Delete blobs that are over, and uploads that were left; count the others. Source: BLB-06."""
+        if self._sweep_blobs is not None:
+            self._metrics.count("expired", await self._sweep_blobs(self._time.may_expire()), reason="blob")
 
     def changed_behind(self) -> None:
         """Another process wrote the store (`foreign` of the store): look again at everything remembered or live."""

@@ -1,0 +1,195 @@
+/**
+ * Rows of the store as the screens see them: chats, messages, events, with names, states and codes put together.
+ *
+ * Everything is read inside a transaction that the caller holds. Nothing here changes anything, or knows the network.
+ * Source: api.ts.
+ */
+
+import { hex, NO_BYTES, same } from "../bytes";
+import type { Chat, ChatState, Media, Message, MessageKind, MessageState, Reply } from "./api";
+import { skeleton } from "./contacts";
+import { KIND_PAIR } from "./e2e";
+import type { Chat as ChatRow, Contact, MediaRow, Message as MessageRow, Tx } from "./store";
+import type { Vault } from "./vault";
+
+const REPLY_CHARACTERS = 200;
+const ID_BYTES = 16;
+const SAFETY_DIGITS = 60;
+const CODE_PREFIX = "taube:safety:";
+
+/** Makes snapshots; remembers safety numbers, which take a moment to compute. */
+export class Snapshots {
+  private readonly numbers = new Map<string, string>();
+
+  constructor(
+    private readonly vault: Vault,
+    /** How much of a message's file has moved, 0 … 1; null: nothing is under way. */
+    private readonly part: (message: MessageRow) => number | null,
+  ) {}
+
+  // ---------------------------------------------------------------- chats
+
+  async chat(tx: Tx, row: ChatRow): Promise<Chat> {
+    const contact = row.peer === null ? null : await tx.contact(row.peer);
+    const last = row.lastN > 0 ? await tx.messageAt(row.lastN) : null;
+    const group = row.groupId === null ? null : await tx.group(row.groupId);
+    return {
+      id: hex(row.id),
+      name: row.name,
+      kind: row.kind === KIND_PAIR ? "pair" : "group",
+      state: chatState(row.state),
+      peer: row.peer === null ? null : hex(row.peer),
+      photo: pictureOf(contact?.photo ?? NO_BYTES),
+      unread: row.unread,
+      firstUnread: row.firstUnread,
+      lastAtMs: row.lastAtMs,
+      last: last === null ? null : await this.message(tx, last, row),
+      queued: row.queued,
+      waiting: group?.standing === "rejoin",
+      pinned: row.pinned,
+      archived: row.archived,
+      mutedUntilMs: row.mutedUntilMs,
+      draft: row.draft,
+      verified: await this.isVerified(tx, row, contact),
+      sameNameAs: await this.sameNameAs(tx, row, contact),
+      messageCount: row.messageCount,
+    };
+  }
+
+  /** For a request of an account that uses the name of someone known: that name. */
+  private async sameNameAs(tx: Tx, row: ChatRow, contact: Contact | null): Promise<string> {
+    if (row.state !== "request" || contact === null || contact.name === "") return "";
+    const like = skeleton(contact.name);
+    for (const other of await tx.contacts()) {
+      if (!same(other.account, contact.account) && skeleton(other.name) === like) return other.name;
+    }
+    for (const other of await tx.chats()) {
+      if (other.peer !== null && !same(other.peer, contact.account) && skeleton(other.name) === like) return other.name;
+    }
+    return "";
+  }
+
+  private async isVerified(tx: Tx, row: ChatRow, contact: Contact | null): Promise<boolean> {
+    if (row.verifiedNumber === "" || contact === null) return false;
+    return (await this.safetyNumber(tx, contact)) === row.verifiedNumber;
+  }
+
+  /** The 60 digits for this contact, or null while there are none. */
+  async safetyNumber(tx: Tx, contact: Contact | null): Promise<string | null> {
+    if (contact === null || contact.certificate.length === 0) return null;
+    const own = await this.vault.certificate(tx);
+    const key = `${hex(own)} ${hex(contact.certificate)}`;
+    const known = this.numbers.get(key);
+    if (known !== undefined) return known;
+    const core = await this.vault.ready();
+    const digits = core.safetyNumber(own, contact.certificate);
+    this.numbers.set(key, digits);
+    return digits;
+  }
+
+  // ---------------------------------------------------------------- messages
+
+  /** *chat*: the row of the message's chat. */
+  async message(tx: Tx, row: MessageRow, chat: ChatRow): Promise<Message> {
+    const mine = same(row.sender, await this.vault.account(tx));
+    return {
+      n: row.n,
+      id: hex(row.id),
+      chat: hex(row.chat),
+      sender: hex(row.sender),
+      senderName: await this.nameOf(tx, row.sender, chat, mine),
+      mine,
+      sentAtMs: row.sentAtMs,
+      kind: messageKind(row.kind),
+      text: row.kind === "unknown" ? "" : row.text,
+      state: messageState(row.state),
+      unread: row.unread,
+      media: row.media === null ? null : this.media(row, row.media, mine),
+      reply: await this.reply(tx, row, chat),
+      notice: row.notice === null ? null : { code: row.notice.code, params: { ...row.notice.params } },
+      gapCount: row.gapCount,
+    };
+  }
+
+  private media(row: MessageRow, media: MediaRow, mine: boolean): Media {
+    const part = this.part(row);
+    const moving = mine && row.state === "queued" ? "uploading" : "loading";
+    return {
+      mediaType: media.mediaType,
+      size: media.size,
+      width: media.width,
+      height: media.height,
+      thumbhash: media.thumbhash,
+      name: media.name,
+      state: part === null ? media.state : moving,
+      progress: part ?? (media.state === "here" ? 1 : 0),
+    };
+  }
+
+  private async reply(tx: Tx, row: MessageRow, chat: ChatRow): Promise<Reply | null> {
+    if (row.replyTo.length === 0) return null;
+    const id = row.replyTo.slice(0, ID_BYTES);
+    const sender = row.replyTo.slice(ID_BYTES);
+    const mine = same(sender, await this.vault.account(tx));
+    const answered = await tx.message(chat.id, id, sender);
+    const text = answered === null || answered.kind === "unknown" ? "" : answered.text;
+    return {
+      id: hex(id),
+      sender: hex(sender),
+      senderName: await this.nameOf(tx, sender, chat, mine),
+      mine,
+      kind: answered === null ? "missing" : messageKind(answered.kind),
+      text: Array.from(text.slice(0, 2 * REPLY_CHARACTERS))
+        .slice(0, REPLY_CHARACTERS)
+        .join(""),
+    };
+  }
+
+  /** In a chat of two, the chat's own name for them: it is unique here. Empty: nobody said. */
+  async nameOf(tx: Tx, sender: Uint8Array, chat: ChatRow, mine: boolean): Promise<string> {
+    if (mine) return tx.metaText("name");
+    if (same(chat.peer, sender)) return chat.name;
+    return (await tx.contact(sender))?.name ?? "";
+  }
+}
+
+// ------------------------------------------------------------------ values
+
+/** What the QR code of a safety number holds. */
+export function safetyCode(digits: string): string {
+  return CODE_PREFIX + digits;
+}
+
+/** The digits in what a camera read, or a person typed; null: that is no safety number. */
+export function digitsOf(scanned: string): string | null {
+  const text = scanned.trim();
+  const digits = (text.startsWith(CODE_PREFIX) ? text.slice(CODE_PREFIX.length) : text).replace(/\s/g, "");
+  return digits.length === SAFETY_DIGITS && /^[0-9]+$/.test(digits) ? digits : null;
+}
+
+/** A profile's small picture. */
+export function pictureOf(photo: Uint8Array): Blob | null {
+  if (photo.length === 0) return null;
+  return new Blob([photo.slice()], { type: photo[0] === 0xff ? "image/jpeg" : "image/webp" });
+}
+
+function chatState(state: string): ChatState {
+  return state === "open" || state === "request" ? state : "blocked";
+}
+
+function messageKind(kind: string): MessageKind {
+  return kind === "text" || kind === "media" || kind === "notice" || kind === "gap" ? kind : "unknown";
+}
+
+function messageState(state: string): MessageState {
+  switch (state) {
+    case "received":
+    case "queued":
+    case "kept":
+    case "delivered":
+    case "read":
+      return state;
+    default:
+      return "failed";
+  }
+}

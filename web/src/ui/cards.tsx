@@ -1,0 +1,89 @@
+/** Cards that offer something once: installing the app, turning notifications on. Whoever closes one is not asked again. */
+
+import { useSignal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
+import { useEffect } from "preact/hooks";
+import { failureOf } from "../model/app";
+import { t } from "../model/i18n";
+import { say, sentence, useApp } from "./context";
+import { Icon, type IconName } from "./icons";
+
+function Card({
+  name,
+  icon,
+  title,
+  text,
+  children,
+}: {
+  name: string;
+  icon: IconName;
+  title: string;
+  text: string;
+  children?: ComponentChildren;
+}) {
+  const app = useApp();
+  if (app.closed.value.has(name)) return null;
+  return (
+    <aside class="card" aria-label={title}>
+      <Icon name={icon} />
+      <div class="card-words">
+        <h2>{title}</h2>
+        <p>{text}</p>
+        {children}
+      </div>
+      <button
+        type="button"
+        class="icon-button"
+        aria-label={t("card.close", { title })}
+        onClick={() => app.closeCard(name)}
+      >
+        <Icon name="close" size={20} />
+      </button>
+    </aside>
+  );
+}
+
+export function InstallCard() {
+  const { platform } = useApp();
+  const kind = useSignal(platform.install());
+  useEffect(() => platform.onInstallChange(() => (kind.value = platform.install())), []);
+  if (kind.value === "installed") return null;
+  return (
+    <Card name="install" icon="download" title={t("install.title")} text={t(`install.${kind.value}`)}>
+      {kind.value === "button" && (
+        <button
+          type="button"
+          class="button button-small"
+          onClick={async () => {
+            if (await platform.askToInstall()) kind.value = "installed";
+          }}
+        >
+          {t("install.do")}
+        </button>
+      )}
+    </Card>
+  );
+}
+
+export function PushCard() {
+  const app = useApp();
+  const busy = useSignal(false);
+  if (app.status.value?.push.state !== "off") return null;
+  const on = async () => {
+    busy.value = true;
+    try {
+      await app.turnPushOn();
+    } catch (error) {
+      say(sentence(failureOf(error)), "bad");
+    } finally {
+      busy.value = false;
+    }
+  };
+  return (
+    <Card name="push" icon="bell" title={t("push.title")} text={t("push.offer")}>
+      <button type="button" class="button button-small" disabled={busy.value} onClick={on}>
+        {t("push.turnOn")}
+      </button>
+    </Card>
+  );
+}

@@ -1,0 +1,420 @@
+/** The list of chats: previews, badges, drafts, who is typing; search over chats and history; what to do when it is empty. */
+
+import { useComputed, useSignal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import type { Chat, Message, SearchResult } from "../client/api";
+import { failureOf } from "../model/app";
+import { plain } from "../model/format";
+import { day, locale, number, t, time, when } from "../model/i18n";
+import { InstallCard, PushCard } from "./cards";
+import { say, sentence, useApp } from "./context";
+import { type Choice, Menu } from "./dialog";
+import { Icon, Ticks } from "./icons";
+import { Egg, Head, memo, Name, Scene } from "./parts";
+import { Mark } from "./pigeon";
+import { go, hrefOf, route } from "./router";
+import { useLongPress } from "./touch";
+import { noticeText } from "./words";
+
+export function ChatListScreen() {
+  const app = useApp();
+  const chats = app.listed.value;
+  const requests = app.requests.value;
+  const archived = app.archived.value;
+  const open = route.value.name === "chat" || route.value.name === "info" ? route.value.chat : "";
+  const replaced = app.status.value?.phase === "replaced";
+  return (
+    <section class="pane pane-list" aria-label={t("list.title")}>
+      <header class="head head-home">
+        <Mark size={34} />
+        <h1 class="head-title">Taube</h1>
+        <a class="icon-button" href="#/search" aria-label={t("search.title")}>
+          <Icon name="search" />
+        </a>
+        <a class="icon-button" href="#/contact" aria-label={t("contact.title")}>
+          <Icon name="code" />
+        </a>
+        <a class="icon-button" href="#/settings" aria-label={t("settings.title")}>
+          <Icon name="gear" />
+        </a>
+      </header>
+      <Banner />
+      <div class="scroll" id="chat-list">
+        {chats.length > 0 && (
+          <>
+            <InstallCard />
+            <PushCard />
+          </>
+        )}
+        {requests.length > 0 && (
+          <a class="list-shelf" href="#/requests">
+            <span class="shelf-icon">
+              <Icon name="person" />
+            </span>
+            <span class="grow">{t("list.requests")}</span>
+            <span class="badge">{number(requests.length)}</span>
+          </a>
+        )}
+        {archived.length > 0 && (
+          <a class="list-shelf" href="#/archived">
+            <span class="shelf-icon">
+              <Icon name="archive" />
+            </span>
+            <span class="grow">{t("list.archived")}</span>
+            <span class="quiet">{number(archived.length)}</span>
+          </a>
+        )}
+        {chats.length > 0 ? (
+          <ul class="chats">
+            {chats.map((each) => (
+              <ChatRow key={each.id} chat={each} open={each.id === open} words={locale()} />
+            ))}
+          </ul>
+        ) : (
+          app.loaded.value && <Empty />
+        )}
+      </div>
+      {!replaced && (
+        <a class="fab" href="#/add">
+          <Icon name="add" />
+          <span class="sr-only">{t("add.title")}</span>
+        </a>
+      )}
+    </section>
+  );
+}
+
+function Empty() {
+  return (
+    <Scene mood="letter" title={t("list.empty")} text={t("list.emptyText")}>
+      <a class="button" href="#/contact">
+        <Icon name="code" />
+        {t("list.showLink")}
+      </a>
+      <a class="button button-quiet" href="#/add">
+        <Icon name="add" />
+        {t("add.title")}
+      </a>
+      <InstallCard />
+    </Scene>
+  );
+}
+
+/** What is wrong with the connection, in one line; nothing while all is well. */
+export function Banner() {
+  const app = useApp();
+  const status = app.status.value;
+  const late = useSignal(false);
+  const state = status?.connection.state ?? "connecting";
+  useEffect(() => {
+    if (state === "online") {
+      late.value = false;
+      return;
+    }
+    return app.platform.later(1_500, () => (late.value = true));
+  }, [state]);
+  if (!status) return null;
+  if (status.phase === "replaced")
+    return (
+      <button type="button" class="banner banner-bad" onClick={() => (app.shown.value = "replaced")}>
+        <Icon name="warning" size={20} />
+        <span>{t("banner.replaced")}</span>
+      </button>
+    );
+  if (state === "online") {
+    if (status.connection.caughtUp) return null;
+    return <p class="banner">{t("banner.catchingUp")}</p>;
+  }
+  if (!late.value) return null;
+  return (
+    <p class="banner" role="status">
+      <Icon name="clock" size={20} />
+      <span>{t(state === "connecting" ? "banner.connecting" : "banner.offline")}</span>
+    </p>
+  );
+}
+
+const ChatRow = memo(({ chat, open }: { chat: Chat; open: boolean; words: string }) => {
+  const app = useApp();
+  const menu = useSignal(false);
+  const typing = useComputed(() => app.typing.value.get(chat.id)).value;
+  const press = useLongPress(() => {
+    app.platform.vibrate(10);
+    menu.value = true;
+  });
+  const muted = app.isMuted(chat);
+  const label = [
+    chat.unread > 0 ? t("list.unread", { count: chat.unread }) : "",
+    chat.pinned ? t("list.pinned") : "",
+    muted ? t("list.muted") : "",
+  ].filter(Boolean);
+  return (
+    <li class={open ? "chat-item chat-open" : "chat-item"}>
+      <a
+        class="chat-row"
+        href={hrefOf({ name: "chat", chat: chat.id, at: 0 })}
+        aria-current={open ? "page" : undefined}
+        onContextMenu={(event) => {
+          event.preventDefault();
+          menu.value = true;
+        }}
+        {...press}
+      >
+        <Egg id={chat.peer ?? chat.id} name={chat.name} photo={chat.photo} />
+        <span class="chat-words">
+          <span class="chat-line">
+            <span class="chat-name">
+              <Name of={chat.name} />
+              {chat.verified && (
+                <span class="verified">
+                  <Icon name="shield" size={16} />
+                  <span class="sr-only">{t("info.verified")}</span>
+                </span>
+              )}
+            </span>
+            {chat.lastAtMs > 0 && (
+              <time class={chat.unread && !muted ? "chat-time chat-time-unread" : "chat-time"}>
+                {when(chat.lastAtMs, app.platform.now())}
+              </time>
+            )}
+          </span>
+          <span class="chat-line">
+            <span class="chat-preview">
+              {typing !== undefined ? <span class="is-typing">{t("chat.typing")}</span> : <Preview chat={chat} />}
+            </span>
+            {muted && <Icon name="mute" size={16} />}
+            {chat.pinned && <Icon name="pin" size={16} />}
+            {chat.unread > 0 && <span class={muted ? "badge badge-muted" : "badge"}>{number(chat.unread)}</span>}
+            {label.length > 0 && <span class="sr-only">{label.join(", ")}</span>}
+          </span>
+        </span>
+      </a>
+      <button
+        type="button"
+        class="chat-more icon-button"
+        aria-label={t("list.menuOf", { name: chat.name })}
+        onClick={() => (menu.value = true)}
+      >
+        <Icon name="more" size={20} />
+      </button>
+      {menu.value && <ChatMenu chat={chat} onClose={() => (menu.value = false)} />}
+    </li>
+  );
+});
+
+function Preview({ chat }: { chat: Chat }) {
+  if (chat.draft)
+    return (
+      <>
+        <span class="draft">{t("list.draft")}</span> <bdi>{plain(chat.draft)}</bdi>
+      </>
+    );
+  const last = chat.last;
+  if (!last) return <span>{t(chat.waiting ? "chat.waiting" : "list.noMessages")}</span>;
+  return (
+    <>
+      {last.mine && last.kind !== "notice" && (
+        <>
+          <Ticks state={last.state} />
+          <span class="sr-only">{t(`state.${last.state}`)}</span>
+        </>
+      )}
+      <PreviewOf message={last} />
+    </>
+  );
+}
+
+export function PreviewOf({ message }: { message: Message }) {
+  switch (message.kind) {
+    case "text":
+      return <bdi>{plain(message.text)}</bdi>;
+    case "media":
+      return (
+        <>
+          <Icon name="picture" size={16} /> <bdi>{message.text ? plain(message.text) : t("message.photo")}</bdi>
+        </>
+      );
+    case "notice":
+      return <span>{noticeText(message)}</span>;
+    case "gap":
+      return <span>{t("message.gap", { count: message.gapCount })}</span>;
+    default:
+      return <span>{t("message.unknown")}</span>;
+  }
+}
+
+function ChatMenu({ chat, onClose }: { chat: Chat; onClose: () => void }) {
+  const app = useApp();
+  const set = (settings: Parameters<typeof app.set>[1]) =>
+    app.set(chat.id, settings).catch((error) => say(sentence(failureOf(error)), "bad"));
+  const muted = app.isMuted(chat);
+  const choices: Choice[] = [
+    {
+      icon: chat.pinned ? "unpin" : "pin",
+      label: t(chat.pinned ? "list.unpin" : "list.pin"),
+      run: () => set({ pinned: !chat.pinned }),
+    },
+    {
+      icon: muted ? "bell" : "mute",
+      label: t(muted ? "info.unmute" : "info.mute"),
+      run: () => set({ mutedUntilMs: muted ? 0 : Number.MAX_SAFE_INTEGER }),
+    },
+    {
+      icon: "archive",
+      label: t(chat.archived ? "list.unarchive" : "list.archive"),
+      run: () => set({ archived: !chat.archived }),
+    },
+    { icon: "info", label: t("info.title"), run: () => go({ name: "info", chat: chat.id }) },
+  ];
+  return <Menu title={t("list.menuOf", { name: chat.name })} choices={choices} onClose={onClose} />;
+}
+
+/** Archived chats, or requests. */
+export function ShelfScreen({ kind }: { kind: "archived" | "requests" }) {
+  const app = useApp();
+  const chats = kind === "archived" ? app.archived.value : app.requests.value;
+  return (
+    <section class="pane pane-main" aria-label={t(`list.${kind}`)}>
+      <Head title={t(`list.${kind}`)} home={{ name: "list" }} />
+      <div class="scroll">
+        <p class="hint">{t(kind === "archived" ? "list.archivedText" : "list.requestsText")}</p>
+        {chats.length === 0 ? (
+          <Scene mood="asleep" title={t(kind === "archived" ? "list.noArchived" : "list.noRequests")} />
+        ) : (
+          <ul class="chats">
+            {chats.map((each) => (
+              <ChatRow key={each.id} chat={each} open={false} words={locale()} />
+            ))}
+          </ul>
+        )}
+      </div>
+    </section>
+  );
+}
+
+export function SearchScreen() {
+  const app = useApp();
+  const words = useSignal("");
+  const result = useSignal<SearchResult | null>(null);
+  const field = useRef<HTMLInputElement>(null);
+  useEffect(() => field.current?.focus(), []);
+  const asked = useRef(0);
+  useEffect(() => {
+    const wanted = words.value.trim();
+    asked.current += 1;
+    const mine = asked.current;
+    if (!wanted) {
+      result.value = null;
+      return;
+    }
+    return app.platform.later(180, async () => {
+      try {
+        const found = await app.search(wanted);
+        if (mine === asked.current) result.value = found;
+      } catch (error) {
+        say(sentence(failureOf(error)), "bad");
+      }
+    });
+  }, [words.value]);
+  const found = result.value;
+  return (
+    <section class="pane pane-main" aria-label={t("search.title")}>
+      <header class="head">
+        <button type="button" class="icon-button back" aria-label={t("common.back")} onClick={() => history.back()}>
+          <Icon name="back" />
+        </button>
+        <h1 class="sr-only">{t("search.title")}</h1>
+        <input
+          ref={field}
+          class="field search-field"
+          type="search"
+          enterKeyHint="search"
+          autoComplete="off"
+          aria-label={t("search.label")}
+          placeholder={t("search.label")}
+          value={words.value}
+          onInput={(event) => (words.value = event.currentTarget.value)}
+        />
+      </header>
+      <div class="scroll" aria-live="polite">
+        {!found && <Scene mood="plain" title={t("search.start")} text={t("search.startText")} />}
+        {found && found.chats.length + found.messages.length === 0 && (
+          <Scene
+            mood="puzzled"
+            title={t("search.nothing")}
+            text={t("search.nothingText", { words: words.value.trim().slice(0, 60) })}
+          />
+        )}
+        {found && found.chats.length > 0 && (
+          <Group title={t("search.chats")}>
+            <ul class="chats">
+              {found.chats.map((each) => (
+                <ChatRow key={each.id} chat={each} open={false} words={locale()} />
+              ))}
+            </ul>
+          </Group>
+        )}
+        {found && found.messages.length > 0 && (
+          <Group title={t("search.messages")}>
+            <ul class="chats">
+              {found.messages.map((each) => (
+                <Found key={each.id + each.sender} message={each} words={words.value.trim()} />
+              ))}
+            </ul>
+          </Group>
+        )}
+        {found && !found.complete && <p class="hint">{t("search.incomplete")}</p>}
+      </div>
+    </section>
+  );
+}
+
+function Group({ title, children }: { title: string; children: ComponentChildren }) {
+  return (
+    <section>
+      <h2 class="group-title">{title}</h2>
+      {children}
+    </section>
+  );
+}
+
+function Found({ message, words }: { message: Message; words: string }) {
+  const app = useApp();
+  const chat = app.chats.value.get(message.chat);
+  const now = app.platform.now();
+  return (
+    <li class="chat-item">
+      <a class="chat-row" href={hrefOf({ name: "chat", chat: message.chat, at: message.n })}>
+        <span class="chat-words">
+          <span class="chat-line">
+            <span class="chat-name">
+              <Name of={chat?.name ?? message.senderName} />
+            </span>
+            <time class="chat-time">
+              {day(message.sentAtMs, now)} {time(message.sentAtMs)}
+            </time>
+          </span>
+          <span class="found">
+            {message.mine ? <span class="quiet">{t("chat.you")} </span> : null}
+            <Marked text={message.text} words={words} />
+          </span>
+        </span>
+      </a>
+    </li>
+  );
+}
+
+function Marked({ text, words }: { text: string; words: string }) {
+  const at = text.toLocaleLowerCase().indexOf(words.toLocaleLowerCase());
+  if (at < 0) return <bdi>{plain(text)}</bdi>;
+  const from = Math.max(0, at - 40);
+  return (
+    <bdi>
+      {from > 0 && "…"}
+      {text.slice(from, at)}
+      <mark>{text.slice(at, at + words.length)}</mark>
+      {text.slice(at + words.length, at + words.length + 100)}
+    </bdi>
+  );
+}

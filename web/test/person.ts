@@ -1,0 +1,38 @@
+/** Someone on the command line of a test server: a home folder, and what one can do with it. */
+
+import type { TestServer } from "./server";
+
+export class Person {
+  private readonly home: string;
+
+  private constructor(
+    private readonly server: TestServer,
+    readonly name: string,
+  ) {
+    this.home = server.home(name);
+  }
+
+  /** Someone with an account of this server. */
+  static async join(server: TestServer, name: string): Promise<Person> {
+    const person = new Person(server, name);
+    await person.run("join", await server.invite(), "--name", name);
+    return person;
+  }
+
+  /** What `taube COMMAND --home HOME WORDS…` prints. Rejects unless it succeeds. */
+  async run(command: string, ...words: string[]): Promise<string> {
+    return (await this.server.taube(command, "--home", this.home, ...words)).stdout;
+  }
+
+  /** The JSON objects that a command prints, one for each line. */
+  async records(command: string, ...words: string[]): Promise<Record<string, unknown>[]> {
+    const lines = (await this.run(command, "--json", ...words)).split("\n").filter((line) => line !== "");
+    return lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+  }
+
+  /** The link that others add this person by. */
+  async contactLink(): Promise<string> {
+    const [me] = await this.records("me");
+    return String(me?.contact_link);
+  }
+}

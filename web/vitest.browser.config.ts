@@ -1,0 +1,15 @@
+/** How the tests in real browsers run: one after the other, against the app as it was built and a real server. */
+
+import { defineConfig } from "vitest/config";
+import { ALIASES } from "./vite.config.ts";
+
+export default defineConfig({
+  resolve: { alias: ALIASES },
+  test: {
+    include: ["test/browser/**/*.test.ts"],
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    maxWorkers: 1,
+    execArgv: "WebSocket" in globalThis ? [] : ["--experimental-websocket"],
+  },
+});
