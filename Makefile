@@ -62,6 +62,7 @@ fuzz: dev
 docs: dev
 	@$(BIN)/python -m scripts.generate_vectors
 	@$(BIN)/python -m scripts.generate_docs
+	@$(BIN)/python -m bench.report
 
 lock:
 	@sh scripts/lock.sh

@@ -36,6 +36,7 @@ SCENARIOS: dict[str, Scenario] = {
     "logins": scenarios.logins,
     "idle": scenarios.idle,
     "storm": scenarios.storm,
+    "flooded": scenarios.flooded,
     "core": clientside.core,
     "send": clientside.send,
 }

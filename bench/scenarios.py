@@ -7,6 +7,7 @@ says: that everything was kept, that nothing was missing, and how busy generator
 import asyncio
 import os
 import random
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -156,42 +157,56 @@ def _share_live(before: dict[str, float], after: dict[str, float], delivered: in
     return 1 - (after[rows] - before[rows]) / delivered
 
 
+class Pace:
+    """Sends so many messages a second at random moments over the pairs, and notes how long each took to arrive."""
+
+    def __init__(self, receivers: list[Any], senders: list[Any], rate: int) -> None:
+        self._receivers, self._senders, self._rate = receivers, senders, rate
+        self._chance = random.Random(7)
+        self._loop = asyncio.get_running_loop()
+        self._running = True
+        for receiver in receivers:
+            receiver.clock = time.perf_counter
+        for sender in senders:
+            sender.is_fast = True
+        self._next_at = self._loop.time()
+        self._send()
+
+    def _send(self) -> None:
+        now = self._loop.time()
+        while self._next_at <= now:
+            pair = self._chance.randrange(len(self._senders))
+            self._receivers[pair].sent_at.append(time.perf_counter())
+            self._senders[pair].send(1)
+            self._next_at += self._chance.expovariate(self._rate)
+        if self._running:
+            self._loop.call_at(self._next_at, self._send)
+
+    def taken(self) -> list[float]:
+        """Seconds that each message since the last call took, the shortest first."""
+        times = sorted(each for receiver in self._receivers for each in receiver.latencies)
+        for receiver in self._receivers:
+            receiver.latencies.clear()
+        return times
+
+    def stop(self) -> None:
+        self._running = False
+
+
 async def online_1000(place: Place, *, rate: int = 1000, pairs: int = 100) -> dict[str, Any]:
     """So many messages a second at random moments over so many pairs: CPU per message, and time until delivered."""
     seconds = 4.0 if place.quick else 10.0
-    chance = random.Random(7)
-    loop = asyncio.get_running_loop()
     with place.served() as served:
         receivers, senders = await _pairs(served, place, pairs, 1, True)
-        clock = time.perf_counter
-        for receiver in receivers:
-            receiver.clock = clock
-        for sender in senders:
-            sender.is_fast = True
-        running = True
-        next_at = loop.time()
-
-        def send() -> None:
-            nonlocal next_at
-            now = loop.time()
-            while next_at <= now:
-                place_of = chance.randrange(pairs)
-                receivers[place_of].sent_at.append(clock())
-                senders[place_of].send(1)
-                next_at += chance.expovariate(rate)
-            if running:
-                loop.call_at(next_at, send)
-
-        send()
+        pace = Pace(receivers, senders, rate)
         await asyncio.sleep(0.7)
-        for receiver in receivers:
-            receiver.latencies.clear()
+        pace.taken()
         meter, delivered = Meter(served), sum(each.number for each in receivers)
         await asyncio.sleep(seconds)
         found = meter.read()
         count = sum(each.number for each in receivers) - delivered
-        running = False
-        latencies = sorted(each for receiver in receivers for each in receiver.latencies)
+        pace.stop()
+        latencies = pace.taken()
         await until(lambda: all(each.answered == each.sent for each in senders), 20, "the last answers")
         refused = sum(each.refused + each.failed for each in senders)
         missing = sum(each.sent for each in senders) - sum(each.number for each in receivers)
@@ -259,6 +274,42 @@ async def shapes(place: Place) -> dict[str, float]:
         f"{pairs} x {window}": (await online(place, pairs=pairs, window=window))["value"]
         for pairs, window in ((256, 1), (64, 4), (16, 16))
     }
+
+
+FLOODS = ("handshakes", "connects", "junk")
+
+
+async def flooded(place: Place, *, rate: int = 300, pairs: int = 30) -> dict[str, Any]:
+    """Who is connected writes on while one core floods the server: the time until delivered, for the worst flood."""
+    seconds = 3.0 if place.quick else 8.0
+    found: dict[str, Any] = {}
+    with place.served() as served:
+        receivers, senders = await _pairs(served, place, pairs, 1, True)
+        before_kb = machine.pss_kb(served.pid)
+        pace = Pace(receivers, senders, rate)
+        for kind in FLOODS:
+            await asyncio.sleep(1.0)
+            pace.taken()
+            flood = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "bench.flood",
+                kind,
+                str(served.port),
+                str(seconds),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            said, _ = await flood.communicate()
+            times = pace.taken()
+            found[f"{kind}_p99_ms"] = times[int(len(times) * 0.99)] * 1000
+            found[f"{kind}_per_second"] = int(said) / seconds
+            found["grown_mb"] = max(found.get("grown_mb", 0.0), (machine.pss_kb(served.pid) - before_kb) / 1024)
+        pace.stop()
+        await until(lambda: all(each.answered == each.sent for each in senders), 20, "the last answers")
+        found["refused"] = sum(each.refused + each.failed for each in senders)
+        found["missing"] = sum(each.sent for each in senders) - sum(each.number for each in receivers)
+        close(receivers + senders)
+    return found | {"value": max(found[f"{kind}_p99_ms"] for kind in FLOODS)}
 
 
 # ---------------------------------------------------------------- offline
