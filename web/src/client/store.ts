@@ -591,9 +591,9 @@ export class Tx {
   }
 
   /** How many chats that this account began, and how many that came to this address, wait to be accepted. */
-  async countRequests(account: Uint8Array, serial: Uint8Array): Promise<{ ofAccount: number; ofSerial: number }> {
-    const ofAccount = (await this.where(REQUESTS, (one) => same(one.account, account))).length;
-    return { ofAccount, ofSerial: (await this.where(REQUESTS, (one) => same(one.serial, serial))).length };
+  async countRequests(account: Uint8Array, serial: Uint8Array): Promise<[byAccount: number, bySerial: number]> {
+    const byAccount = (await this.where(REQUESTS, (one) => same(one.account, account))).length;
+    return [byAccount, (await this.where(REQUESTS, (one) => same(one.serial, serial))).length];
   }
 
   /** Use this group from now on; what waits to be protected is protected in it. */

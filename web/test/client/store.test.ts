@@ -640,9 +640,9 @@ describe("queries", () => {
       expect((await tx.chats()).map(({ name }) => name)).toEqual(["chat 4", "chat 3"]);
       expect((await tx.chatOfPeer(HER))?.name).toBe("chat 3");
       await tx.addRequest(id(4), HER, id(1));
-      expect(await tx.countRequests(HER, id(2))).toEqual({ ofAccount: 1, ofSerial: 0 });
+      expect(await tx.countRequests(HER, id(2))).toEqual([1, 0]);
       await tx.setChatState(id(4), "open");
-      expect(await tx.countRequests(HER, id(1))).toEqual({ ofAccount: 0, ofSerial: 0 });
+      expect(await tx.countRequests(HER, id(1))).toEqual([0, 0]);
       expect([await tx.takeSequence(CHAT), await tx.takeSequence(CHAT)]).toEqual([1, 2]);
       await tx.setChatSettings(CHAT, { draft: "hello", pinned: true });
       expect(await tx.chat(CHAT)).toMatchObject({ draft: "hello", pinned: true, archived: false });
