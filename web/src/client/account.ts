@@ -711,7 +711,6 @@ export class Account implements Engine {
   async deleteAccount(): Promise<void> {
     return this.answering(async () => {
       await this.askHolder({ method: "deleteAccount" });
-      if (this.phase !== "deleted") await this.erased();
     });
   }
 
@@ -834,16 +833,18 @@ export class Account implements Engine {
 
   private async erase(): Promise<void> {
     this.say({ taube: "deleted" });
-    await this.opened?.sync.stop();
-    await this.theStore().erase();
-    await this.erased();
+    const { store } = this.mine();
+    await this.forgotten();
+    await store.erase();
+    await this.tellStatus();
   }
 
-  private async erased(): Promise<void> {
-    await this.opened?.sync.stop();
-    this.opened = null;
+  /** The account is no more, here or at its server: nothing of it is looked at again. */
+  private async forgotten(): Promise<void> {
     this.phase = "deleted";
-    await this.tellStatus();
+    const { opened } = this;
+    this.opened = null;
+    await opened?.sync.stop();
   }
 
   // ---------------------------------------------------------------- between tabs
@@ -878,7 +879,9 @@ export class Account implements Engine {
         await this.tellStatus();
         break;
       case "deleted":
-        if (this.phase !== "deleted") await this.erased();
+        if (this.phase === "deleted") break;
+        await this.forgotten();
+        await this.tellStatus();
         break;
     }
   }
@@ -923,7 +926,8 @@ export class Account implements Engine {
 
   /** Make events of new lines of the journal. */
   private async tellJournal(entries: readonly Entry[]): Promise<void> {
-    const { store, snapshots } = this.mine();
+    if (this.opened === null) return;
+    const { store, snapshots } = this.opened;
     const events = await store.read(async (tx) => {
       const events: EngineEvent[] = [];
       const touched = new Map<string, ChatRow>();
@@ -959,7 +963,8 @@ export class Account implements Engine {
   }
 
   private tellProgress(row: MessageRow): void {
-    const { store, snapshots } = this.mine();
+    if (this.opened === null) return;
+    const { store, snapshots } = this.opened;
     const tell = async (): Promise<void> => {
       const message = await store.read(async (tx) => {
         const chat = await tx.chat(row.chat);

@@ -60,6 +60,7 @@ export function userErrorOf(error: unknown): UserError {
   return new UserError(failure.code, failure.params, error);
 }
 
-function isFailure(error: unknown): error is Failure {
+/** Whether an error has a code of the screens already, as those of the store do. */
+export function isFailure(error: unknown): error is Failure {
   return typeof error === "object" && error !== null && "code" in error && "params" in error;
 }

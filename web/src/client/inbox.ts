@@ -60,6 +60,9 @@ export async function envelopeId(serial: Uint8Array, body: Uint8Array): Promise<
 
 /** Decides envelopes. */
 export class Inbox {
+  /** Told of what an envelope broke that nobody foresaw; the envelope is decided as junk. */
+  onBug: (error: unknown) => void = () => {};
+
   constructor(
     private readonly vault: Vault,
     gates: Gates,
@@ -89,8 +92,9 @@ export class Inbox {
       if (!isOfTheEnvelope(error)) throw error;
       if (envelopes.length > 1) {
         for (const envelope of envelopes) await this.decideAll([envelope]);
-      } else if (!first.ephemeral) {
-        await this.refuse(first);
+      } else {
+        if (!(error instanceof Undo)) this.onBug(error);
+        if (!first.ephemeral) await this.refuse(first);
       }
     }
   }

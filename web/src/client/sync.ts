@@ -18,7 +18,7 @@ import type { Event, Welcome } from "../wire/messages";
 import { Contacts } from "./contacts";
 import { Devices } from "./devices";
 import { CoreError, DEVICE_SCOPE, PACKAGES_SCOPE } from "./e2e";
-import { DeviceReplaced, UserError } from "./errors";
+import { DeviceReplaced, isFailure, UserError } from "./errors";
 import { Gates, type Wanted } from "./gates";
 import { type Delivery, Inbox } from "./inbox";
 import type { DeviceLink, Network } from "./network";
@@ -114,6 +114,7 @@ export class Sync {
     this.contacts = new Contacts(vault, network, this.devices, this.outbox);
     this.rejoin = new Rejoin(vault, this.gates, this.devices, this.contacts, this.outbox);
     this.inbox = new Inbox(vault, this.gates, this.rejoin, this.contacts, this.outbox);
+    this.inbox.onBug = listener.bug;
     this.gates.onStuck = this.rejoin.lost;
     this.gates.onExhausted = this.exhausted;
   }
@@ -592,6 +593,7 @@ export class Sync {
   /** An error of ours as it is; a bug is told, and must not end the loop that met it. */
   private explained(error: unknown): Error {
     if (error instanceof TaubeError || error instanceof CoreError) return error;
+    if (error instanceof Error && isFailure(error)) return error;
     this.listener.bug(error);
     return error instanceof Error ? error : new UserError("internal");
   }

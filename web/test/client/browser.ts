@@ -1,6 +1,7 @@
 /** What a browser has and Node has not, for tests: IndexedDB in memory, and locks between tabs. */
 
 import "fake-indexeddb/auto";
+import { openDB } from "idb";
 import type { Locks } from "../../src/client/database";
 import { type SecondPlace, Store, type StoreOptions } from "../../src/client/store";
 
@@ -12,22 +13,26 @@ export class BrowserLocks implements Locks {
 
   async request<T>(
     name: string,
-    { mode, signal }: { mode: "exclusive" | "shared"; signal: AbortSignal },
-    callback: () => Promise<T>,
+    options: { mode?: "exclusive" | "shared"; signal?: AbortSignal; ifAvailable?: boolean },
+    callback: (lock: unknown) => Promise<T>,
   ): Promise<T> {
+    const { mode = "exclusive", signal } = options;
     const queue = this.queues.get(name) ?? { waiting: [], holders: [] };
     this.queues.set(name, queue);
+    if (options.ifAvailable && queue.waiting.length + queue.holders.length > 0) return callback(null);
     const mine = await new Promise<Waiting>((resolve, reject) => {
       const entry: Waiting = { mode, enter: () => resolve(entry) };
       queue.waiting.push(entry);
-      signal.addEventListener("abort", () => {
-        queue.waiting.splice(queue.waiting.indexOf(entry), 1);
+      signal?.addEventListener("abort", () => {
+        const at = queue.waiting.indexOf(entry);
+        if (at < 0) return;
+        queue.waiting.splice(at, 1);
         reject(signal.reason);
       });
       this.admit(queue);
     });
     try {
-      return await callback();
+      return await callback({ name, mode });
     } finally {
       queue.holders.splice(queue.holders.indexOf(mine), 1);
       this.admit(queue);
@@ -78,6 +83,38 @@ export class Profile {
     const store = await Store.open({ name, locks, secondPlace, ...options });
     this.tabs.push(store);
     return store;
+  }
+
+  /** Another profile with a copy of everything that is stored here. */
+  async copy(): Promise<Profile> {
+    const copy = new Profile();
+    copy.secondPlace.isSet = this.secondPlace.isSet;
+    const from = await openDB(this.name);
+    const to = await openDB(copy.name, from.version, {
+      upgrade(made) {
+        const tables = from.transaction([...from.objectStoreNames]);
+        for (const name of from.objectStoreNames) {
+          const table = tables.objectStore(name);
+          const { keyPath, autoIncrement } = table;
+          const copied = made.createObjectStore(name, { keyPath, autoIncrement });
+          for (const index of table.indexNames) {
+            const { keyPath: path, unique, multiEntry } = table.index(index);
+            copied.createIndex(index, path, { unique, multiEntry });
+          }
+        }
+      },
+    });
+    for (const name of from.objectStoreNames) {
+      const [keys, values] = await Promise.all([from.getAllKeys(name), from.getAll(name)]);
+      const step = to.transaction(name, "readwrite");
+      for (const [at, key] of keys.entries()) {
+        await step.store.put(values[at], step.store.keyPath === null ? key : undefined);
+      }
+      await step.done;
+    }
+    from.close();
+    to.close();
+    return copy;
   }
 
   /** All tabs are gone at once, with what they were doing. */
