@@ -259,8 +259,8 @@ async def test_a_damaged_page_is_reported_and_the_rest_stays_readable(serve: Cal
                 read = await folk.read_all(member, acknowledge=False)  # type: ignore[arg-type]
             except (ConnectionError, AssertionError):
                 continue
-            assert set(read) <= set(bodies), "nothing is made up"
-            intact += read == bodies
+            assert read == bodies, (page, "who is told that this is all has all of it")
+            intact += 1
         assert intact or page not in mail, page  # a page between two queues may be needed by both
         said(server)
         server.kill()
