@@ -10,7 +10,7 @@ import pytest
 
 from taube.server import pages
 from taube.server.config import ListenerConfig, ServerConfig
-from taube.server.gateway.listener import Sources, source_of, websocket_key
+from taube.server.gateway.listener import Doorstep, Listener, Sources, source_of, websocket_key
 from taube.wire import messages as m
 from tests.server.rawclient import RawClient
 from tests.spec import spec
@@ -153,6 +153,79 @@ async def test_many_handshakes_at_once_all_come_through(rig):
         clients = await asyncio.gather(*(server.connect() for _ in range(60)))
         assert len(server.server.hub) == 60
         assert isinstance(await clients[-1].call(lambda n: m.ReadGate(n, bytes(32))), m.GateState)
+
+
+async def test_no_more_handshakes_begin_in_one_turn_than_are_allowed():
+    loop = asyncio.get_running_loop()
+    turn, entered = 0, []
+    done = asyncio.Event()
+
+    def next_turn() -> None:
+        nonlocal turn
+        turn += 1
+        if not done.is_set():
+            loop.call_soon(next_turn)
+
+    def enter(sock: socket.socket, source: str | None) -> None:
+        entered.append(turn)
+        sock.close()
+        if len(entered) == 20:
+            done.set()
+
+    doorstep = Doorstep(loop, ListenerConfig(handshakes_per_turn=3), enter, lambda source: None)
+    pairs = [socket.socketpair() for _ in range(20)]
+    for mine, _ in pairs:
+        doorstep.wait(mine, None)
+    for _, theirs in pairs:
+        theirs.send(b"\x16")
+    next_turn()
+    async with asyncio.timeout(10):
+        await done.wait()
+    assert max(entered.count(each) for each in entered) == 3
+    for _, theirs in pairs:
+        theirs.close()
+
+
+async def waits_for_ever(scope, receive, send):
+    """Wants all of the body."""
+    while (await receive()).get("more_body"):
+        pass
+    await asyncio.sleep(60)
+
+
+async def says_much(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(200):
+        await send({"type": "http.response.body", "body": bytes(100_000), "more_body": True})
+
+
+@pytest.mark.parametrize(
+    ("application", "request_"),
+    [(waits_for_ever, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"), (says_much, get("/"))],
+)
+async def test_who_does_not_finish_a_request_or_read_its_answer_is_ended_in_time(application, request_):
+    loop = asyncio.get_running_loop()
+    bound = socket.create_server(("127.0.0.1", 0))
+    config = ListenerConfig(http_timeout_s=0.3)
+    listener = Listener(
+        loop, [bound], tls=None, connect=lambda channel, source: None, application=application, config=config,
+        may_connect=lambda source: True, refused=lambda reason: None,
+    )  # fmt: skip
+    port = bound.getsockname()[1]
+    listener.start()
+    try:
+        slow = socket.create_connection(("127.0.0.1", port))
+        slow.setblocking(False)
+        await loop.sock_sendall(slow, request_)
+        async with asyncio.timeout(10):
+            while not listener.sources.total:
+                await asyncio.sleep(0.01)
+            while listener.sources.total:
+                await asyncio.sleep(0.01)
+        slow.close()
+    finally:
+        listener.stop()
+        listener.give_up()
 
 
 async def test_every_connection_is_forgotten_when_it_ends(rig):
