@@ -138,6 +138,7 @@ def test_a_newer_schema_is_refused_by_every_command_in_one_sentence(tmp_path: Pa
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     said = done.stdout + done.stderr
     assert done.returncode != 0 and "newer version of Taube" in said and "Traceback" not in said
+    assert "data/taube.db was written" in said, "it names the file that is newer"
     assert words == ["doctor"] or len(said.strip().splitlines()) == 1
     assert path.read_bytes() == before
     assert not (tmp_path / "new.backup").exists()

@@ -264,6 +264,7 @@ def copy(source: Path, target: Path, facts: Mapping[str, bytes] | None = None) -
         try:
             if reading.pragma("application_id") != APPLICATION_ID:
                 raise _not_ours(source)
+            _check_version(source, reading.pragma("user_version"))
             reading.set_busy_timeout(SqliteSettings().busy_timeout_ms)
             with writing.backup("main", reading, "main") as work:
                 work.step(-1)  # one read transaction: what others write meanwhile is not in the copy
