@@ -4,7 +4,9 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -134,3 +136,13 @@ def test_a_browser_that_was_named_is_used(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert browsers.find("TAUBE_CHROMIUM") == str(tmp_path)
     monkeypatch.setenv("TAUBE_CHROMIUM", str(tmp_path / "none"))
     assert browsers.find("TAUBE_CHROMIUM") is None
+
+
+def test_the_package_carries_the_app_that_was_built(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    [wheel] = tmp_path.glob("*.whl")
+    names = {name.removeprefix("taube/web/") for name in ZipFile(wheel).namelist() if name.startswith("taube/web/")}
+    assert names == {path.relative_to(node.APP).as_posix() for path in node.APP.rglob("*") if path.is_file()}
+    assert "index.html" in names
