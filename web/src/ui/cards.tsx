@@ -8,6 +8,15 @@ import { t } from "../model/i18n";
 import { say, sentence, useApp } from "./context";
 import { Icon, type IconName } from "./icons";
 
+const PHONES = new Set(["ios", "android"]);
+
+/** One card at most above the chats. */
+export function ListCard() {
+  const app = useApp();
+  const offers = app.status.value?.push.state === "off" && !app.closed.value.has("push");
+  return offers ? <PushCard /> : <InstallCard />;
+}
+
 function Card({
   name,
   icon,
@@ -49,7 +58,12 @@ export function InstallCard() {
   useEffect(() => platform.onInstallChange(() => (kind.value = platform.install())), []);
   if (kind.value === "installed") return null;
   return (
-    <Card name="install" icon="download" title={t("install.title")} text={t(`install.${kind.value}`)}>
+    <Card
+      name="install"
+      icon="download"
+      title={t(PHONES.has(kind.value) ? "install.title" : "install.titleDesktop")}
+      text={t(`install.${kind.value}`)}
+    >
       {kind.value === "button" && (
         <button
           type="button"
@@ -65,7 +79,7 @@ export function InstallCard() {
   );
 }
 
-export function PushCard() {
+function PushCard() {
   const app = useApp();
   const busy = useSignal(false);
   if (app.status.value?.push.state !== "off") return null;

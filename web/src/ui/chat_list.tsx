@@ -6,8 +6,8 @@ import { useEffect, useRef } from "preact/hooks";
 import type { Chat, Message, SearchResult } from "../client/api";
 import { failureOf } from "../model/app";
 import { plain } from "../model/format";
-import { day, locale, number, t, time, when } from "../model/i18n";
-import { InstallCard, PushCard } from "./cards";
+import { locale, number, t, when } from "../model/i18n";
+import { InstallCard, ListCard } from "./cards";
 import { say, sentence, useApp } from "./context";
 import { type Choice, Menu } from "./dialog";
 import { Icon, Ticks } from "./icons";
@@ -41,12 +41,7 @@ export function ChatListScreen() {
       </header>
       <Banner />
       <div class="scroll" id="chat-list">
-        {chats.length > 0 && (
-          <>
-            <InstallCard />
-            <PushCard />
-          </>
-        )}
+        {chats.length > 0 && <ListCard />}
         {requests.length > 0 && (
           <a class="list-shelf" href="#/requests">
             <span class="shelf-icon">
@@ -382,7 +377,6 @@ function Group({ title, children }: { title: string; children: ComponentChildren
 function Found({ message, words }: { message: Message; words: string }) {
   const app = useApp();
   const chat = app.chats.value.get(message.chat);
-  const now = app.platform.now();
   return (
     <li class="chat-item">
       <a class="chat-row" href={hrefOf({ name: "chat", chat: message.chat, at: message.n })}>
@@ -391,9 +385,7 @@ function Found({ message, words }: { message: Message; words: string }) {
             <span class="chat-name">
               <Name of={chat?.name ?? message.senderName} />
             </span>
-            <time class="chat-time">
-              {day(message.sentAtMs, now)} {time(message.sentAtMs)}
-            </time>
+            <time class="chat-time">{when(message.sentAtMs, app.platform.now())}</time>
           </span>
           <span class="found">
             {message.mine ? <span class="quiet">{t("chat.you")} </span> : null}
