@@ -1,7 +1,13 @@
 /** The engine's worker: hosts the engine beside the page and answers what the page asks. */
 
-import coreUrl from "taube_core.wasm?url";
+import type { EngineEvent } from "./client/api";
+import { failureOf } from "./client/errors";
+import { type Hosted, METHODS, openEngine } from "./engine";
+import { type Host, serve } from "./rpc";
 
 declare const self: DedicatedWorkerGlobalScope;
 
-self.addEventListener("message", () => self.postMessage(coreUrl));
+const account = openEngine({ live: true });
+const host: Host<EngineEvent> = serve<Hosted, EngineEvent>(self, METHODS, account, failureOf);
+
+account.then((opened) => opened.listen((event) => host.tell(event)));
