@@ -399,11 +399,7 @@ export class Account implements Engine {
   async chats(): Promise<Chat[]> {
     return this.answering(async () => {
       const { store, snapshots } = this.mine();
-      return store.read(async (tx) => {
-        const chats: Chat[] = [];
-        for (const row of await tx.chats()) chats.push(await snapshots.chat(tx, row));
-        return chats;
-      });
+      return store.read(async (tx) => snapshots.chats(tx, await tx.chats()));
     });
   }
 
@@ -676,8 +672,7 @@ export class Account implements Engine {
         const digits = await this.digits(tx, row);
         if (theirs === null) return "no_code";
         if (theirs !== digits) return "mismatch";
-        await tx.setChatSettings(row.id, { verifiedNumber: digits });
-        await tx.note("chat", row.id);
+        await this.mine().snapshots.setVerified(tx, row, digits);
         return "match";
       });
     });
@@ -687,8 +682,7 @@ export class Account implements Engine {
     return this.answering(async () => {
       await this.mine().store.write(async (tx) => {
         const row = await chatRow(tx, chat);
-        await tx.setChatSettings(row.id, { verifiedNumber: verified ? await this.digits(tx, row) : "" });
-        await tx.note("chat", row.id);
+        await this.mine().snapshots.setVerified(tx, row, verified ? await this.digits(tx, row) : "");
       });
       return this.chat(chat);
     });

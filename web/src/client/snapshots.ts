@@ -29,9 +29,19 @@ export class Snapshots {
 
   // ---------------------------------------------------------------- chats
 
-  async chat(tx: Tx, row: ChatRow): Promise<Chat> {
+  /** All of them; their newest messages are read together. */
+  async chats(tx: Tx, rows: readonly ChatRow[]): Promise<Chat[]> {
+    const newest = await tx.messagesAt(rows.map((row) => row.lastN).filter((n) => n > 0));
+    const byNumber = new Map(newest.map((message) => [message.n, message]));
+    const chats: Chat[] = [];
+    for (const row of rows) chats.push(await this.chat(tx, row, byNumber.get(row.lastN) ?? null));
+    return chats;
+  }
+
+  /** *newest*: the row of its newest message, where that was read already. */
+  async chat(tx: Tx, row: ChatRow, newest: MessageRow | null = null): Promise<Chat> {
     const contact = row.peer === null ? null : await tx.contact(row.peer);
-    const last = row.lastN > 0 ? await tx.messageAt(row.lastN) : null;
+    const last = row.lastN > 0 ? (newest ?? (await tx.messageAt(row.lastN))) : null;
     const group = row.groupId === null ? null : await tx.group(row.groupId);
     return {
       id: hex(row.id),
@@ -69,9 +79,19 @@ export class Snapshots {
     return "";
   }
 
+  /** Without the core as long as the contact's certificate is the one that was compared: lists have to open at once. */
   private async isVerified(tx: Tx, row: ChatRow, contact: Contact | null): Promise<boolean> {
     if (row.verifiedNumber === "" || contact === null) return false;
+    if (same(await tx.meta(comparedName(row)), contact.certificate)) return true;
     return (await this.safetyNumber(tx, contact)) === row.verifiedNumber;
+  }
+
+  /** Someone says that these digits are right; none: that nothing was compared. Inside a transaction. */
+  async setVerified(tx: Tx, row: ChatRow, digits: string): Promise<void> {
+    const contact = row.peer === null ? null : await tx.contact(row.peer);
+    await tx.setChatSettings(row.id, { verifiedNumber: digits });
+    await tx.setMeta(comparedName(row), digits === "" ? null : (contact?.certificate ?? null));
+    await tx.note("chat", row.id);
   }
 
   /** The 60 digits for this contact, or null while there are none. */
@@ -151,6 +171,11 @@ export class Snapshots {
     if (same(chat.peer, sender)) return chat.name;
     return (await tx.contact(sender))?.name ?? "";
   }
+}
+
+/** Where the certificate stands that the chat's safety number was compared for. */
+function comparedName(row: ChatRow): string {
+  return `compared:${hex(row.id)}`;
 }
 
 // ------------------------------------------------------------------ values

@@ -1,46 +1,22 @@
-/** Two engines of this app on a real server: they meet, write, read, and lose nothing. */
+/** Engines on a real server: people meet, write, and do all else that the screens ask for. */
 
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { encodeBase64, NO_BYTES, unhex } from "../../src/bytes";
 import type { ErrorCode } from "../../src/client/api";
-import { encode } from "../../src/client/content";
-import { browserRandom } from "../../src/client/e2e";
-import { pack } from "../../src/wire/packing";
 import { Person } from "../person";
-import { TestServer } from "../server";
-import { Browser, type Tab } from "./tabs";
+import { Browser, World } from "./tabs";
 
-let server: TestServer;
-const browsers: Browser[] = [];
+let world: World;
 
 beforeAll(async () => {
-  server = await TestServer.start();
+  world = await World.start();
 });
 
 afterAll(async () => {
-  for (const browser of browsers) await browser.close();
-  await server.remove();
+  await world.end();
 });
 
-async function someone(name: string): Promise<Tab> {
-  const browser = new Browser(name);
-  browsers.push(browser);
-  return browser.join(await server.invite());
-}
-
-/** Two who have added and accepted each other. */
-async function friends(first: string, second: string): Promise<[Tab, Tab]> {
-  const [one, other] = await Promise.all([someone(first), someone(second)]);
-  const { contactLink } = (await other.account.status()).me ?? {};
-  await one.account.add(contactLink ?? "");
-  const request = await other.chatWith(first);
-  await other.account.accept(request.id);
-  await one.chatWith(second);
-  return [one, other];
-}
-
 test("two people write to each other", async () => {
-  const [alice, bob] = await friends("Alice", "Bob");
+  const [alice, bob] = await world.friends("Alice", "Bob");
   await alice.say("Bob", "hello");
   await bob.message("Alice", "hello");
   await alice.settled("Bob", "hello", "delivered");
@@ -59,7 +35,7 @@ test("two people write to each other", async () => {
 });
 
 test("a person on the command line and one in the browser write to each other", async () => {
-  const [alice, bob] = await Promise.all([someone("Alice"), Person.join(server, "bob")]);
+  const [alice, bob] = await Promise.all([world.someone("Alice"), Person.join(world.server, "bob")]);
   const { contactLink } = (await alice.account.status()).me ?? {};
   await bob.run("add", contactLink ?? "");
   await bob.run("send", "Alice", "hello from the command line");
@@ -77,23 +53,8 @@ test("a person on the command line and one in the browser write to each other", 
   expect(alice.bugs).toEqual([]);
 });
 
-test("what is written while the server is away is sent when it is back, in order and once", async () => {
-  const [alice, bob] = await friends("Alice", "Bob");
-  await server.stop("SIGKILL");
-  for (const text of ["one", "two", "three"]) await alice.say("Bob", text);
-  await bob.say("Alice", "meanwhile");
-  expect(await alice.history("Bob")).toMatchObject([{ state: "queued" }, { state: "queued" }, { state: "queued" }]);
-  await server.start();
-  alice.account.hurry();
-  bob.account.hurry();
-  await alice.settled("Bob", "three", "delivered");
-  await alice.message("Bob", "meanwhile");
-  expect((await bob.texts("Alice")).filter((text) => text !== "meanwhile")).toEqual(["one", "two", "three"]);
-  expect([...alice.bugs, ...bob.bugs]).toEqual([]);
-});
-
 test("two who add each other at once have one chat", async () => {
-  const [alice, bob] = await Promise.all([someone("Alice"), someone("Bob")]);
+  const [alice, bob] = await Promise.all([world.someone("Alice"), world.someone("Bob")]);
   const [ofAlice, ofBob] = await Promise.all([alice.account.status(), bob.account.status()]);
   await Promise.all([alice.account.add(ofBob.me?.contactLink ?? ""), bob.account.add(ofAlice.me?.contactLink ?? "")]);
   await Promise.all([alice.say("Bob", "from alice"), bob.say("Alice", "from bob")]);
@@ -106,7 +67,7 @@ test("two who add each other at once have one chat", async () => {
 });
 
 test("someone who is blocked is not heard, and is let in again by accepting", async () => {
-  const [alice, bob] = await friends("Alice", "Bob");
+  const [alice, bob] = await world.friends("Alice", "Bob");
   const chat = await bob.chatWith("Alice");
   await bob.account.block(chat.id);
   await expect(bob.account.sendText(chat.id, "no", null)).rejects.toMatchObject({ code: "chat_blocked" });
@@ -120,10 +81,10 @@ test("someone who is blocked is not heard, and is let in again by accepting", as
 });
 
 test("a link that leads nowhere is refused with its own code", async () => {
-  const [alice, bob] = await friends("Alice", "Bob");
+  const [alice, bob] = await world.friends("Alice", "Bob");
   const link = (await bob.account.status()).me?.contactLink ?? "";
   const own = (await alice.account.status()).me?.contactLink ?? "";
-  const invitation = await server.invite();
+  const invitation = await world.server.invite();
   const refused: [string, ErrorCode][] = [
     ["", "link_malformed"],
     ["https://example.org", "link_malformed"],
@@ -139,7 +100,7 @@ test("a link that leads nowhere is refused with its own code", async () => {
   expect(await alice.account.add(` ${link}\n`)).toMatchObject({ id: known.id });
   expect(await alice.account.inspectLink(link)).toMatchObject({ kind: "contact", name: "Bob", chat: known.id });
   const stranger = new Browser("Stranger");
-  browsers.push(stranger);
+  world.browsers.push(stranger);
   const tab = await stranger.open();
   await expect(tab.account.join(link, "Stranger", null)).rejects.toMatchObject({ code: "link_is_contact" });
   await expect(tab.account.join(invitation, " ", null)).rejects.toMatchObject({ code: "name_empty" });
@@ -150,56 +111,8 @@ test("a link that leads nowhere is refused with its own code", async () => {
   await other.close();
 });
 
-for (const when of ["before", "after"] as const) {
-  test(`a sender that crashes ${when} any commit loses nothing and repeats nothing`, async () => {
-    const [alice, bob] = await friends("Alice", "Bob");
-    let tab = alice;
-    const written: string[] = [];
-    for (let at = 1; at <= 4; at++) {
-      const text = `crash at ${at}`;
-      await tab.until(async () => (await tab.account.status()).connection.caughtUp);
-      tab.crashAt(at, when);
-      try {
-        await tab.say("Bob", text);
-        written.push(text);
-        await tab.settled("Bob", text, "delivered");
-      } catch {
-        expect(tab.crashed).toBe(true);
-      }
-      await tab.die();
-      tab = await alice.browser.open();
-      if (!written.includes(text) && (await tab.texts("Bob")).includes(text)) written.push(text);
-    }
-    await tab.say("Bob", "end");
-    await tab.settled("Bob", "end", "delivered");
-    expect(await bob.texts("Alice")).toEqual([...written, "end"]);
-    expect(bob.bugs).toEqual([]);
-  });
-
-  test(`a receiver that crashes ${when} any commit loses nothing and repeats nothing`, async () => {
-    const [alice, bob] = await friends("Alice", "Bob");
-    let tab = bob;
-    const written: string[] = [];
-    for (let at = 1; at <= 4; at++) {
-      await tab.until(async () => (await tab.account.status()).connection.caughtUp);
-      tab.crashAt(at, when);
-      for (const text of [`${at}a`, `${at}b`]) {
-        await alice.say("Bob", text);
-        written.push(text);
-      }
-      await alice.settled("Bob", `${at}b`, "kept");
-      await new Promise((resolve) => setTimeout(resolve, 100));
-      await tab.die();
-      tab = await bob.browser.open();
-    }
-    await alice.settled("Bob", written.at(-1) ?? "", "delivered");
-    expect(await tab.texts("Alice")).toEqual(written);
-    expect(alice.bugs).toEqual([]);
-  });
-}
-
 test("two tabs show the same, both can write, and one takes over when the other is closed", async () => {
-  const [alice, bob] = await friends("Alice", "Bob");
+  const [alice, bob] = await world.friends("Alice", "Bob");
   const second = await alice.browser.open();
   await second.until(async () => (await second.account.status()).connection.caughtUp);
   expect((await second.account.status()).connection).toMatchObject({ state: "online", elsewhere: true });
@@ -223,7 +136,7 @@ test("two tabs show the same, both can write, and one takes over when the other 
 });
 
 test("a service worker that is woken says what is new, and leaves the mailbox to a tab that has it", async () => {
-  const [alice, bob] = await friends("Alice", "Bob");
+  const [alice, bob] = await world.friends("Alice", "Bob");
   await bob.close();
   await alice.say("Bob", "wake up");
   await alice.settled("Bob", "wake up", "kept");
@@ -243,69 +156,21 @@ test("a service worker that is woken says what is new, and leaves the mailbox to
   expect([...worker.bugs, ...tab.bugs, ...other.bugs]).toEqual([]);
 });
 
-test("a copied profile is found out, and goes on as a new device when a person says so", async () => {
-  const [alice, bob] = await friends("Alice", "Bob");
-  await alice.say("Bob", "before");
-  await alice.settled("Bob", "before", "delivered");
-  await alice.close();
-  const copy = await alice.browser.copy();
-  browsers.push(copy);
-  const first = await alice.browser.open();
-  await first.say("Bob", "from the first");
-  await first.settled("Bob", "from the first", "delivered");
-  await first.close();
-  const second = await copy.open();
-  await second.until(async () => (await second.account.status()).phase === "replaced");
-  const chat = await second.chatWith("Bob");
-  await expect(second.account.sendText(chat.id, "no", null)).rejects.toMatchObject({ code: "replaced" });
-  expect(await second.texts("Bob")).toEqual(["before"]);
-  await second.account.takeOver();
-  await second.until(async () => !(await second.chatWith("Bob")).waiting, "being let in again");
-  await second.say("Bob", "from the second");
-  await bob.message("Alice", "from the second");
-  const late = await alice.browser.open();
-  await late.until(async () => (await late.account.status()).phase === "replaced");
-  expect([...first.bugs, ...second.bugs, ...late.bugs, ...bob.bugs]).toEqual([]);
-});
-
 test("an account that is deleted is gone at the server, and here, in every tab", async () => {
-  const [alice, bob] = await friends("Alice", "Bob");
+  const [alice, bob] = await world.friends("Alice", "Bob");
   const second = await alice.browser.open();
   const link = (await alice.account.status()).me?.contactLink ?? "";
   await second.account.deleteAccount();
   await alice.until(async () => (await alice.account.status()).phase === "deleted");
   expect((await second.account.status()).phase).toBe("deleted");
-  const carol = await someone("Carol");
+  const carol = await world.someone("Carol");
   await expect(carol.account.add(link)).rejects.toMatchObject({ code: "link_gone" });
   await bob.say("Alice", "nobody there");
   await bob.settled("Alice", "nobody there", "failed");
 });
 
-test("a message that never came is asked for, and what nobody understands is kept and shown as such", async () => {
-  const [alice, bob] = await friends("Alice", "Bob");
-  const chat = unhex((await alice.chatWith("Bob")).id);
-  const [lost, strange] = [browserRandom(16), browserRandom(16)];
-  const raw = await alice.store.write(async (tx) => {
-    const sentAtMs = Date.now();
-    const sequence = await tx.takeSequence(chat);
-    const text = encode({ type: "Text", messageId: lost, sequence, sentAtMs, text: "lost", replyTo: NO_BYTES });
-    await tx.archive(chat, sequence, lost, text, sentAtMs);
-    const raw = pack([99, strange, await tx.takeSequence(chat), sentAtMs, "of a newer version"]);
-    await tx.queueContent(chat, strange, raw, sentAtMs);
-    return raw;
-  });
-  await bob.until(async () => (await bob.history("Alice")).some((message) => message.kind === "unknown"));
-  expect((await bob.history("Alice")).map(({ kind, text }) => [kind, text])).toEqual([["unknown", ""]]);
-  const sender = unhex((await alice.account.status()).me?.id ?? "");
-  const bobs = unhex((await bob.chatWith("Alice")).id);
-  const row = await bob.store.read((tx) => tx.message(bobs, strange, sender));
-  expect(row?.text).toBe(encodeBase64(raw));
-  await bob.message("Alice", "lost");
-  expect([...alice.bugs, ...bob.bugs]).toEqual([]);
-});
-
 test("a person's name, picture, settings and searches are what they were set to", async () => {
-  const [alice, bob] = await friends("Alice", "Bob");
+  const [alice, bob] = await world.friends("Alice", "Bob");
   const picture = new Blob([new Uint8Array([0xff, 0xd8, 0xff, 0xe0, 1, 2, 3])], { type: "image/jpeg" });
   await alice.account.setProfile("Alicia", picture);
   const chat = await bob.until(async () => (await bob.account.chats()).find((one) => one.name === "Alicia"));

@@ -9,12 +9,14 @@ import { Account, type Channel, type Surroundings } from "../../src/client/accou
 import type { Chat, EngineEvent, Message } from "../../src/client/api";
 import { browserRandom } from "../../src/client/e2e";
 import type { Store, Tx } from "../../src/client/store";
-import { Transport } from "../../src/client/transport";
+import { type DeviceLink, Transport } from "../../src/client/transport";
 import { Vault } from "../../src/client/vault";
+import type { Welcome } from "../../src/wire/messages";
+import { TestServer } from "../server";
 import { Profile } from "./browser";
 import { makeCore } from "./core";
 
-const PATIENCE_MS = 10_000;
+const PATIENCE_MS = 20_000;
 
 /** What a killed tab meets wherever it goes on. */
 export class Crashed extends Error {}
@@ -25,8 +27,26 @@ export interface Crash {
   when: "before" | "after";
 }
 
+/** The network, with a server whose clock or generation is another than it is. */
+class Altered extends Transport {
+  constructor(
+    origin: string,
+    private readonly alter: (welcome: Welcome) => Welcome,
+  ) {
+    super(origin);
+  }
+
+  override async device(...parameters: Parameters<Transport["device"]>): Promise<DeviceLink> {
+    const link = await super.device(...parameters);
+    link.welcome = this.alter(link.welcome);
+    return link;
+  }
+}
+
 /** One browser's profile. */
 export class Browser {
+  /** What this browser hears of the server's welcome. */
+  alter: (welcome: Welcome) => Welcome = (welcome) => welcome;
   private readonly hearers = new Set<(message: unknown) => void>();
   private readonly tabs = new Set<Tab>();
 
@@ -185,7 +205,7 @@ export class Tab {
         return this.store;
       },
       vault: (store) => new Vault(store, { nowMs: Date.now, random: browserRandom, makeCore: async () => makeCore() }),
-      network: (origin) => new Transport(origin),
+      network: (origin) => new Altered(origin, (welcome) => this.browser.alter(welcome)),
       files: () => ({ upload: async () => new Uint8Array(32), download: async () => new Uint8Array() }),
       locks: this.browser.profile.locks,
       channel: this.browser.channel(),
@@ -235,5 +255,39 @@ export class Tab {
         return typeof value === "function" ? value.bind(target) : value;
       },
     });
+  }
+}
+
+/** A server, and the browsers of the people on it. */
+export class World {
+  readonly browsers: Browser[] = [];
+
+  private constructor(readonly server: TestServer) {}
+
+  static async start(): Promise<World> {
+    return new World(await TestServer.start());
+  }
+
+  async end(): Promise<void> {
+    for (const browser of this.browsers) await browser.close();
+    await this.server.remove();
+  }
+
+  /** A tab of someone who has just joined. */
+  async someone(name: string): Promise<Tab> {
+    const browser = new Browser(name);
+    this.browsers.push(browser);
+    return browser.join(await this.server.invite());
+  }
+
+  /** Two who have added and accepted each other. */
+  async friends(first: string, second: string): Promise<[Tab, Tab]> {
+    const [one, other] = await Promise.all([this.someone(first), this.someone(second)]);
+    const { contactLink } = (await other.account.status()).me ?? {};
+    await one.account.add(contactLink ?? "");
+    const request = await other.chatWith(first);
+    await other.account.accept(request.id);
+    await one.chatWith(second);
+    return [one, other];
   }
 }

@@ -1,0 +1,201 @@
+/** What an engine owes after a crash, a lost server, a copied profile, a long absence: nothing lost, nothing twice. */
+
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { encodeBase64, hex, NO_BYTES, unhex } from "../../src/bytes";
+import { parseContactLink } from "../../src/client/contacts";
+import { encode } from "../../src/client/content";
+import { browserRandom, SUITE_HYBRID } from "../../src/client/e2e";
+import { Transport } from "../../src/client/transport";
+import { pack } from "../../src/wire/packing";
+import { type Tab, World } from "./tabs";
+
+let world: World;
+
+beforeAll(async () => {
+  world = await World.start();
+});
+
+afterAll(async () => {
+  await world.end();
+});
+
+test("what is written while the server is away is sent when it is back, in order and once", async () => {
+  const [alice, bob] = await world.friends("Alice", "Bob");
+  await world.server.stop("SIGKILL");
+  for (const text of ["one", "two", "three"]) await alice.say("Bob", text);
+  await bob.say("Alice", "meanwhile");
+  expect(await alice.history("Bob")).toMatchObject([{ state: "queued" }, { state: "queued" }, { state: "queued" }]);
+  await world.server.start();
+  alice.account.hurry();
+  bob.account.hurry();
+  await alice.settled("Bob", "three", "delivered");
+  await alice.message("Bob", "meanwhile");
+  expect((await bob.texts("Alice")).filter((text) => text !== "meanwhile")).toEqual(["one", "two", "three"]);
+  expect([...alice.bugs, ...bob.bugs]).toEqual([]);
+});
+
+for (const when of ["before", "after"] as const) {
+  test(`a sender that crashes ${when} any commit loses nothing and repeats nothing`, async () => {
+    const [alice, bob] = await world.friends("Alice", "Bob");
+    let tab = alice;
+    const written: string[] = [];
+    for (let at = 1; at <= 4; at++) {
+      const text = `crash at ${at}`;
+      await tab.until(async () => (await tab.account.status()).connection.caughtUp);
+      tab.crashAt(at, when);
+      try {
+        await tab.say("Bob", text);
+        written.push(text);
+        await tab.settled("Bob", text, "delivered");
+      } catch {
+        expect(tab.crashed).toBe(true);
+      }
+      await tab.die();
+      tab = await alice.browser.open();
+      if (!written.includes(text) && (await tab.texts("Bob")).includes(text)) written.push(text);
+    }
+    await tab.say("Bob", "end");
+    await tab.settled("Bob", "end", "delivered");
+    expect(await bob.texts("Alice")).toEqual([...written, "end"]);
+    expect(bob.bugs).toEqual([]);
+  });
+
+  test(`a receiver that crashes ${when} any commit loses nothing and repeats nothing`, async () => {
+    const [alice, bob] = await world.friends("Alice", "Bob");
+    let tab = bob;
+    const written: string[] = [];
+    for (let at = 1; at <= 4; at++) {
+      await tab.until(async () => (await tab.account.status()).connection.caughtUp);
+      tab.crashAt(at, when);
+      for (const text of [`${at}a`, `${at}b`]) {
+        await alice.say("Bob", text);
+        written.push(text);
+      }
+      await alice.settled("Bob", `${at}b`, "kept");
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      await tab.die();
+      tab = await bob.browser.open();
+    }
+    await alice.settled("Bob", written.at(-1) ?? "", "delivered");
+    expect(await tab.texts("Alice")).toEqual(written);
+    expect(alice.bugs).toEqual([]);
+  });
+}
+
+test("a copied profile is found out, and goes on as a new device when a person says so", async () => {
+  const [alice, bob] = await world.friends("Alice", "Bob");
+  await alice.say("Bob", "before");
+  await alice.settled("Bob", "before", "delivered");
+  await alice.close();
+  const copy = await alice.browser.copy();
+  world.browsers.push(copy);
+  const first = await alice.browser.open();
+  await first.say("Bob", "from the first");
+  await first.settled("Bob", "from the first", "delivered");
+  await first.close();
+  const second = await copy.open();
+  await second.until(async () => (await second.account.status()).phase === "replaced");
+  const chat = await second.chatWith("Bob");
+  await expect(second.account.sendText(chat.id, "no", null)).rejects.toMatchObject({ code: "replaced" });
+  expect(await second.texts("Bob")).toEqual(["before"]);
+  await second.account.takeOver();
+  await second.until(async () => !(await second.chatWith("Bob")).waiting, "being let in again");
+  await second.say("Bob", "from the second");
+  await bob.message("Alice", "from the second");
+  const late = await alice.browser.open();
+  await late.until(async () => (await late.account.status()).phase === "replaced");
+  expect([...first.bugs, ...second.bugs, ...late.bugs, ...bob.bugs]).toEqual([]);
+});
+
+test("a message that never came is asked for, and what nobody understands is kept and shown as such", async () => {
+  const [alice, bob] = await world.friends("Alice", "Bob");
+  const chat = unhex((await alice.chatWith("Bob")).id);
+  const [lost, strange] = [browserRandom(16), browserRandom(16)];
+  const raw = await alice.store.write(async (tx) => {
+    const sentAtMs = Date.now();
+    const sequence = await tx.takeSequence(chat);
+    const text = encode({ type: "Text", messageId: lost, sequence, sentAtMs, text: "lost", replyTo: NO_BYTES });
+    await tx.archive(chat, sequence, lost, text, sentAtMs);
+    const raw = pack([99, strange, await tx.takeSequence(chat), sentAtMs, "of a newer version"]);
+    await tx.queueContent(chat, strange, raw, sentAtMs);
+    return raw;
+  });
+  await bob.until(async () => (await bob.history("Alice")).some((message) => message.kind === "unknown"));
+  expect((await bob.history("Alice")).map(({ kind, text }) => [kind, text])).toEqual([["unknown", ""]]);
+  const sender = unhex((await alice.account.status()).me?.id ?? "");
+  const bobs = unhex((await bob.chatWith("Alice")).id);
+  const row = await bob.store.read((tx) => tx.message(bobs, strange, sender));
+  expect(row?.text).toBe(encodeBase64(raw));
+  await bob.message("Alice", "lost");
+  expect([...alice.bugs, ...bob.bugs]).toEqual([]);
+});
+
+test("a chat that was begun by a last resort gets an address of its own, and both follow the change", async () => {
+  const [alice, bob] = await Promise.all([world.someone("Alice"), world.someone("Bob")]);
+  const link = (await bob.account.status()).me?.contactLink ?? "";
+  const network = new Transport(world.server.origin);
+  const keys = await network.anonymous("keys");
+  const { address } = parseContactLink(link);
+  const claimed = new Set<string>();
+  for (let n = 0; n < 9; n++) {
+    const claim = (request: number) => ({ type: "ClaimKeyPackage", request, address, suite: SUITE_HYBRID }) as const;
+    claimed.add(hex((await keys.expect("KeyPackageClaimed", claim)).keyPackage));
+  }
+  await network.close();
+  expect(claimed.size).toBe(9);
+  await alice.account.add(link);
+  const request = await bob.chatWith("Alice");
+  const chat = unhex(request.id);
+  const epoch = async (tab: Tab, of: Uint8Array): Promise<number> =>
+    tab.store.read(async (tx) => (await tx.groupsOfChat(of))[0]?.epoch ?? 0);
+  const before = await epoch(bob, chat);
+  await bob.account.accept(request.id);
+  await bob.until(async () => (await epoch(bob, chat)) === before + 1, "the new address");
+  const ofAlice = unhex((await alice.chatWith("Bob")).id);
+  await alice.until(async () => (await epoch(alice, ofAlice)) === before + 1, "the change");
+  await alice.say("Bob", "to the new address");
+  await bob.message("Alice", "to the new address");
+  await bob.say("Alice", "from it");
+  await alice.message("Bob", "from it");
+  expect([...alice.bugs, ...bob.bugs]).toEqual([]);
+});
+
+test("whoever was away for more than 30 days asks to be let in again, and is", async () => {
+  const [alice, bob] = await world.friends("Alice", "Bob");
+  await alice.say("Bob", "before");
+  await alice.settled("Bob", "before", "delivered");
+  await alice.close();
+  alice.browser.alter = (welcome) => ({ ...welcome, nowMs: welcome.nowMs + 31 * 86_400_000 });
+  const tab = await alice.browser.open();
+  const isBack = async (): Promise<boolean> => {
+    const { messages } = await tab.account.messages((await tab.chatWith("Bob")).id, { limit: 50 });
+    return messages.some((message) => message.notice?.code === "came_back");
+  };
+  await tab.until(isBack, "being let in again");
+  await tab.say("Bob", "after");
+  await tab.settled("Bob", "after", "delivered");
+  expect(await bob.texts("Alice")).toEqual(["before", "after"]);
+  expect([...tab.bugs, ...bob.bugs]).toEqual([]);
+});
+
+test("after a server was restored, gates are claimed again and the chat goes on", async () => {
+  const [alice, bob] = await world.friends("Alice", "Bob");
+  const chat = unhex((await alice.chatWith("Bob")).id);
+  const change = async (tab: Tab): Promise<void> => {
+    const group = await tab.store.read(async (tx) => (await tx.groupsOfChat(chat))[0]);
+    await tab.store.write((tx) => tx.addChore("update", group?.id ?? chat, NO_BYTES, Date.now()));
+    const isDone = async (): Promise<boolean> =>
+      tab.store.read(async (tx) => (await tx.groupsOfChat(chat))[0]?.epoch === (group?.epoch ?? 0) + 1);
+    await tab.until(isDone, "the change");
+  };
+  await change(alice);
+  await alice.close();
+  alice.browser.alter = (welcome) => ({ ...welcome, generation: new Uint8Array(16) });
+  const tab = await alice.browser.open();
+  await tab.until(async () => (await tab.account.status()).connection.caughtUp);
+  expect(await tab.store.read((tx) => tx.countChores("reclaim"))).toBe(0);
+  await change(tab);
+  await tab.say("Bob", "still here");
+  await bob.message("Alice", "still here");
+  expect([...tab.bugs, ...bob.bugs]).toEqual([]);
+});
