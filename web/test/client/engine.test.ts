@@ -1,7 +1,8 @@
 /** Engines on a real server: people meet, write, and do all else that the screens ask for. */
 
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { ErrorCode } from "../../src/client/api";
+import type { ErrorCode, Photo } from "../../src/client/api";
+import { browserRandom } from "../../src/client/e2e";
 import { Person } from "../person";
 import { Browser, World } from "./tabs";
 
@@ -200,4 +201,47 @@ test("a person's name, picture, settings and searches are what they were set to"
     code: "text_too_long",
     params: { bytes: 16_385, most: 16_384 },
   });
+});
+
+/** A picture of so many bytes that nothing can compress. */
+function picture(bytes: number): Photo {
+  const data = new Uint8Array(browserRandom(bytes));
+  data.set([0xff, 0xd8, 0xff, 0xe0]);
+  const thumbhash = new Uint8Array([1, 2, 3]);
+  return { data: new Blob([data], { type: "image/jpeg" }), width: 640, height: 480, thumbhash, name: "dove.jpg" };
+}
+
+test("a photo is shown at once, holds up no text, and is the same at the other end", async () => {
+  const [alice, bob] = await world.friends("Alice", "Bob");
+  const photo = picture(300_000);
+  const chat = await alice.chatWith("Bob");
+  const sent = await alice.account.sendPhoto(chat.id, photo, "look", null);
+  expect(sent).toMatchObject({ kind: "media", text: "look", state: "queued", mine: true });
+  expect(sent.media).toMatchObject({
+    mediaType: "image/jpeg",
+    size: 300_000,
+    width: 640,
+    height: 480,
+    name: "dove.jpg",
+  });
+  await alice.say("Bob", "not held up");
+  await alice.settled("Bob", "look", "delivered");
+  const got = await bob.message("Alice", "look");
+  expect(got.media).toMatchObject({
+    state: "remote",
+    mediaType: "image/jpeg",
+    width: 640,
+    height: 480,
+    name: "dove.jpg",
+  });
+  const loaded = await bob.account.media(got);
+  expect(await loaded.arrayBuffer()).toEqual(await photo.data.arrayBuffer());
+  expect((await bob.message("Alice", "look")).media).toMatchObject({ state: "here", progress: 1 });
+  expect(bob.events.some((event) => event.type === "changed" && event.message.media?.state === "loading")).toBe(true);
+  expect(await bob.account.media(got)).toMatchObject({ size: 300_000, type: "image/jpeg" });
+  await bob.account.markRead((await bob.chatWith("Alice")).id, Number.MAX_SAFE_INTEGER);
+  await alice.settled("Bob", "look", "read");
+  const wrong = { ...photo, data: new Blob(["<svg>"], { type: "text/html" }) };
+  await expect(alice.account.sendPhoto(chat.id, wrong, "", null)).rejects.toMatchObject({ code: "file_not_a_picture" });
+  expect([...alice.bugs, ...bob.bugs]).toEqual([]);
 });

@@ -7,6 +7,7 @@
 
 import { Account, type Channel, type Surroundings } from "../../src/client/account";
 import type { Chat, EngineEvent, Message } from "../../src/client/api";
+import { Blobs } from "../../src/client/blobs";
 import { browserRandom } from "../../src/client/e2e";
 import type { Store, Tx } from "../../src/client/store";
 import { type DeviceLink, Transport } from "../../src/client/transport";
@@ -206,7 +207,7 @@ export class Tab {
       },
       vault: (store) => new Vault(store, { nowMs: Date.now, random: browserRandom, makeCore: async () => makeCore() }),
       network: (origin) => new Altered(origin, (welcome) => this.browser.alter(welcome)),
-      files: () => ({ upload: async () => new Uint8Array(32), download: async () => new Uint8Array() }),
+      files: (origin) => new Blobs(origin, { core: async () => makeCore() }),
       locks: this.browser.profile.locks,
       channel: this.browser.channel(),
       monotonicMs: () => performance.now(),

@@ -199,3 +199,32 @@ test("after a server was restored, gates are claimed again and the chat goes on"
   await bob.message("Alice", "still here");
   expect([...tab.bugs, ...bob.bugs]).toEqual([]);
 });
+
+for (const when of ["before", "after"] as const) {
+  test(`a photo survives a crash ${when} any commit of its upload, and arrives once`, async () => {
+    const [alice, bob] = await world.friends("Alice", "Bob");
+    let tab = alice;
+    const written: string[] = [];
+    for (let at = 1; at <= 3; at++) {
+      const caption = `photo ${at}`;
+      await tab.until(async () => (await tab.account.status()).connection.caughtUp);
+      const chat = await tab.chatWith("Bob");
+      const data = new Blob([new Uint8Array(200_000)], { type: "image/jpeg" });
+      const photo = { data, width: 1, height: 1, thumbhash: NO_BYTES, name: "" };
+      tab.crashAt(at, when);
+      await tab.account.sendPhoto(chat.id, photo, caption, null).catch(() => {});
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      await tab.die();
+      tab = await alice.browser.open();
+      if ((await tab.texts("Bob")).includes(caption)) written.push(caption);
+    }
+    for (const caption of written) await tab.settled("Bob", caption, "delivered");
+    expect(written.length).toBeGreaterThan(0);
+    const arrived = await bob.history("Alice");
+    expect(arrived.map((message) => [message.kind, message.text])).toEqual(
+      written.map((caption) => ["media", caption]),
+    );
+    for (const message of arrived) expect((await bob.account.media(message)).size).toBe(200_000);
+    expect([...bob.bugs]).toEqual([]);
+  });
+}
