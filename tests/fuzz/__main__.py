@@ -36,7 +36,7 @@ def fuzz(name: str, arguments: list[str]) -> None:
     import atheris  # type: ignore[import-not-found]
 
     with atheris.instrument_imports(include=["taube", "uvicorn"]):
-        from tests.fuzz.targets import TARGETS
+        from tests.fuzz.table import TARGETS
     counters = [atheris._reserve_counter() for _ in range(OUTCOMES)]
     play = TARGETS[name].play
 
@@ -75,7 +75,7 @@ class Work:
 
 def prepare(name: str, folder: Path) -> Work:
     from tests.fuzz import corpus
-    from tests.fuzz.targets import TARGETS
+    from tests.fuzz.table import TARGETS
 
     work = Work(name, folder / name)
     work.inputs.mkdir(parents=True)
@@ -92,7 +92,7 @@ def _write(folder: Path, inputs: list[bytes]) -> None:
 
 def turn(work: Work, seconds: float, before: list[str]) -> None:
     """Fuzz one target for so long."""
-    from tests.fuzz.targets import TARGETS
+    from tests.fuzz.table import TARGETS
 
     output = _child(
         work,
@@ -141,7 +141,7 @@ def minimise(work: Work) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from tests.fuzz import corpus, reach
-    from tests.fuzz.targets import TARGETS
+    from tests.fuzz.table import TARGETS
 
     folder = Path(tempfile.mkdtemp(prefix="taube-fuzz-run-"))
     works = [prepare(name, folder) for name in ([options.target] if options.target else TARGETS)]

@@ -15,9 +15,11 @@ from typing import Any, Final
 from taube.client import contacts
 from taube.wire import codec
 from taube.wire import messages as m
+from taube.wire.packing import changed
 from tests.fuzz import files, targets
 from tests.fuzz import world as w
 from tests.fuzz.targets import ASKS, CUT, UPGRADE, masked
+from tests.server.services.people import Person, key, public
 
 FOLDER: Final = Path(__file__).with_name("corpus")
 VECTORS: Final = Path(__file__).resolve().parent.parent / "vectors"
@@ -91,13 +93,40 @@ def _story() -> list[bytes]:
 
 
 def _commands() -> list[bytes]:
-    story = _story()
+    story, person = _story(), w.PERSON
     device = [story[0], story[7]]
-    other = [b"\xc0\x01", story[0], story[6], b"\xc0\x00"]
+    second = [b"\xc0\x01", story[0], story[6], b"\xc0\x00"]
     alone = [CUT.join([story[0], frame]) for frame in story] + [CUT.join([*device, frame]) for frame in story]
-    revoked = [*device, codec.encode(m.PublishDeviceList(12, w.PERSON.account, w.PERSON.device_list(3, (1,))))]
-    return [CUT.join(story), *alone, CUT.join([*device, *other, b"\xc0\x10"]), CUT.join([*device, *other, story[8]]),
-            CUT.join([*device, b"\xc0\x01", *device]), CUT.join(revoked)]  # fmt: skip
+    lists = [CUT.join([*device, codec.encode(m.PublishDeviceList(12, person.account, each))]) for each in _lists_of()]
+    meanwhile = [CUT.join([*device, b"\xc0" + bytes([number]) + b"\x10", *second, story[8]]) for number in range(16)]
+    flood = [[b"\xc0\x06\x50" + frame] for frame in (story[0], story[2], story[3], story[6], b"\x90")]
+    return [
+        CUT.join(story),
+        *alone,
+        *lists,
+        *meanwhile,
+        *(CUT.join([*device, *second[:2], *each]) for each in flood),
+        CUT.join([*device, *second, b"\xc0\x03\x08", b"\xc0\x02", *device, story[8]]),
+        CUT.join([*device, b"\xc0\x01", *device, *second]),
+        CUT.join([b"\xc0\x09", *device, *second, b"\xc0\x0a", *second]),
+        CUT.join([b"\xc0\x04", *story, b"\xc0\x05"]),
+        CUT.join([*device, b"\xc0\x07", b"\xc0\x01", story[0], b"\xc0\x06\x40" + story[6], b"\xc0\x03\x50"]),
+        CUT.join([b"\xc0\x0f", *story]),
+    ]
+
+
+def _lists_of() -> list[bytes]:
+    """Device lists of the person, good ones and such as are refused."""
+    person, other = Person(1), Person(1)
+    other.change_account_key(key(9))
+    stolen = changed(person.listed(0), login_key=public(key(8)))
+    twice = person.sign(person.packed(4, [person.listed(0), person.listed(0)]))
+    return [
+        *(person.device_list(counter, numbers) for counter, numbers in ((1, (0,)), (1, (1,)), (2, (0, 1)), (3, (1,)))),
+        twice,
+        other.device_list(5, (0, 2)),
+        person.sign(person.packed(6, [stolen])),
+    ]
 
 
 def _server_session() -> list[bytes]:
@@ -147,6 +176,7 @@ def _requests() -> list[bytes]:
 
 def _websocket() -> list[bytes]:
     story = _story()
+    hello, gate = b"\x82" + story[0], codec.encode(m.ClaimGate(3, bytes(32), b"v" * 3_000))
     whole = CUT.join(b"\x82" + frame for frame in story)
     split = [
         b"\x02" + story[0][:2],
@@ -165,7 +195,26 @@ def _websocket() -> list[bytes]:
         b"\x70\x82\x05hello",
         b"\x70\x82\xff" + b"\x7f" * 8,
     ]
-    return [whole, CUT.join(split), *(CUT.join([b"\x82" + story[0], each]) for each in odd), *odd]
+    large = [b"\x7c\x82" + bytes([times]) + b"\x90" * 8 for times in (90, 140, 200)] + [b"\x7c\x02\xc8" + b"x" * 8]
+    slow = [hello, b"\x82" + gate, b"\x7f", b"\x7b\x60" + story[2], b"\x7d\x02"]
+    device = [hello, b"\x82" + story[7]]
+    return [
+        whole,
+        CUT.join(split),
+        *(CUT.join([hello, each]) for each in odd + large),
+        *odd,
+        CUT.join(slow),
+        CUT.join([*slow, b"\x7e", b"\x82" + story[2]]),
+        CUT.join([*slow, b"\x7d\x40"]),
+        *(CUT.join([*device, b"\x7d" + bytes([wait])]) for wait in (20, 62, 90)),
+        *(CUT.join([hello, b"\x7d" + bytes([wait])]) for wait in (2, 30)),
+        CUT.join([b"\x7b\xff" + story[0]]),
+        CUT.join([*device, b"\x7b\x80" + story[8]]),
+    ]
+
+
+def _inside_tls() -> list[bytes]:
+    return [*_requests(), *(b"\x01" + each for each in _websocket())]
 
 
 def _tls() -> list[bytes]:
@@ -278,7 +327,7 @@ _SEEDS: Final = {
     "commands": _commands,
     "port": _requests,
     "websocket": _websocket,
-    "inside_tls": _requests,
+    "inside_tls": _inside_tls,
     "tls_port": _tls,
     "links": _links,
     "names": _names,

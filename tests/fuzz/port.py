@@ -12,7 +12,7 @@ import ssl
 import struct
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import uvloop
 
@@ -21,13 +21,30 @@ from taube.server.gateway.listener import Listener, ListenerConfig
 from taube.wire.codec import decode_reply_or_event
 from taube.wire.errors import FrameError
 from tests.fuzz import files
-from tests.fuzz.world import ORIGIN, PUSH_KEY, Broken, World, said
+from tests.fuzz.world import MOST_BYTES, ORIGIN, PUSH_KEY, Broken, World, said
 
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 """A socket closed like this is gone at once, and its port free for one of the next."""
 
+SMALL_BYTES: Final = 4096
+"""Buffers of the kernel, so small that a peer that does not read is noticed soon."""
 PATIENCE_S: Final = 2.0
 """How long a connection may outlive its peer: far longer than the time for goodbyes, which is short here."""
+
+
+class Waits(NamedTuple):
+    """Time passes for everyone, as far as deadlines are looked at."""
+
+    seconds: float
+
+
+class Reads(NamedTuple):
+    """Whether the peer reads from now on what it is sent."""
+
+    on: bool
+
+
+Step = bytes | Waits | Reads
 
 
 class Port:
@@ -39,6 +56,7 @@ class Port:
         self.world: World
         self._contexts: list[dict[str, Any]] = []
         listening = socket.create_server(("127.0.0.1", 0))
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BYTES)
         self.address = listening.getsockname()
         self.listener = Listener(
             self.loop,
@@ -46,7 +64,7 @@ class Port:
             tls=tls,
             connect=lambda channel, source: self.world.connect(channel, source),
             application=pages.public_pages(ORIGIN, PUSH_KEY.public, 0, files.app_folder()),
-            config=ListenerConfig(shutdown_timeout_s=0.05),
+            config=ListenerConfig(shutdown_timeout_s=0.01),
             may_connect=lambda source: True,
             refused=lambda reason: None,
         )
@@ -61,16 +79,17 @@ class Port:
         self.loop.call_soon(self.loop.stop)
         self.loop.run_forever()
 
-    def play(self, pieces: Iterable[bytes], in_tls: bool = False) -> bytes:
-        """Send each piece when the one before was read; then hang up."""
+    def play(self, steps: Iterable[Step], in_tls: bool = False) -> bytes:
+        """Do each step when the one before was noticed; then hang up."""
         self.world = World(self.loop.call_soon, self.loop.time)
         peer = TlsPeer(self) if in_tls else Peer(self)
         try:
-            for piece in pieces:
-                peer.send(piece)
-                for _ in range(3):
+            for step in steps:
+                self._do(peer, step)
+                for _ in range(3 + len(step) // 1024 if isinstance(step, bytes) else 3):
                     self.turn()
                 peer.read()
+            peer.reads = True
             self.world.mailboxes.tick(self.loop.time() + 1)
             self.world.turn.arm()
             self.turn()
@@ -85,6 +104,14 @@ class Port:
             context, self._contexts = self._contexts[0], []
             raise Broken(f"the loop met: {context.get('message')}") from context.get("exception")
         return bytes(peer.answer)
+
+    def _do(self, peer: "Peer", step: Step) -> None:
+        if isinstance(step, Waits):
+            self.world.hub.check(self.loop.time() + step.seconds, *MOST_BYTES)
+        elif isinstance(step, Reads):
+            peer.reads = step.on
+        else:
+            peer.send(step)
 
     def _wait(self, peer: "Peer") -> None:
         """Turn until the connection is forgotten."""
@@ -105,8 +132,11 @@ class Peer:
 
     def __init__(self, port: Port) -> None:
         self.answer = bytearray()
+        self.reads = True
         self._turn = port.turn
-        self.sock = socket.create_connection(port.address)
+        self.sock = socket.socket()
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BYTES)
+        self.sock.connect(port.address)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.sock.setblocking(False)
         port.turn()
@@ -129,6 +159,8 @@ class Peer:
 
     def receive(self) -> bytes:
         found = bytearray()
+        if not self.reads:
+            return b""
         with contextlib.suppress(OSError):
             while part := self.sock.recv(65_536):
                 found += part
@@ -210,13 +242,15 @@ def _said(frame: tuple[int, bytes]) -> str:
 
 
 def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The whole frames; who was cut off has only a part of the last one."""
     at = 0
     while at + 2 <= len(data):
         kind, size, at = data[at], data[at + 1], at + 2
         if size > 125:
             wide = 2 if size == 126 else 8
             size, at = int.from_bytes(data[at : at + wide], "big"), at + wide
-        yield kind, data[at : at + size]
+        if at + size <= len(data):
+            yield kind, data[at : at + size]
         at += size
 
 

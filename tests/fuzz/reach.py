@@ -10,7 +10,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final
 
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.table import TARGETS
 
 SOURCE: Final = Path(__file__).resolve().parents[2] / "src" / "taube"
 
@@ -90,19 +90,20 @@ def _features(name: str, data: bytes) -> set[Hashable]:
 
 
 def lines_of(file: str) -> set[int]:
-    """The lines of code inside the functions of a module, or only of those named behind `#`."""
-    name, _, functions = file.partition("#")
-    only = set(functions.split(",")) if functions else None
+    """The lines of code inside the functions of a module, or only of the functions and classes named behind `#`."""
+    name, _, named = file.partition("#")
+    only = set(named.split(",")) if named else None
     path = SOURCE / name
     found: set[int] = set()
 
     def inside(code: CodeType, counts: bool) -> None:
-        if counts:
+        is_function = bool(code.co_flags & 0x2)  # CO_NEWLOCALS: neither a module nor the body of a class
+        counts = counts or code.co_name in (only or ())
+        if is_function and counts:
             found.update(line for _, _, line in code.co_lines() if line is not None and line != code.co_firstlineno)
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
-                is_function = bool(constant.co_flags & 0x2)  # CO_NEWLOCALS: a function, not a class body
-                inside(constant, counts or (is_function and (only is None or constant.co_name in only)))
+                inside(constant, counts)
 
-    inside(compile(path.read_text(), str(path), "exec"), False)
+    inside(compile(path.read_text(), str(path), "exec"), only is None)
     return found

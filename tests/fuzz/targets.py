@@ -4,15 +4,16 @@ Each gives a set of short texts that say what came of the input. The parsers bel
 so that the runner takes every new text as progress. An input that means several things in a row is cut at `CUT`: 0xC1
 is the one byte that MessagePack never uses.
 
-It knows no fuzzer: `python -m tests.fuzz` drives it, and `test_corpus.py` replays what was found.
+It knows no fuzzer: `python -m tests.fuzz` drives it, and `test_corpus.py` replays what was found; table.py says what
+each is about.
 """
 
 import contextlib
 import functools
+import re
 import socket
 import tempfile
 from collections.abc import Callable, Set
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +36,8 @@ from taube.wire.errors import FrameError, WireError
 from taube.wire.packing import Unpacker, pack
 from tests.fuzz import files
 from tests.fuzz import world as w
-from tests.fuzz.port import Port, outcomes
+from tests.fuzz.lines import Lines
+from tests.fuzz.port import Port, Reads, Step, Waits, outcomes
 from tests.fuzz.service import AnyService
 
 CUT: Final = b"\xc1\xc1"
@@ -153,30 +155,12 @@ def client_session(data: bytes) -> Outcomes:
 
 
 def commands(data: bytes) -> Outcomes:
-    """Frames to one of two connections with everything behind them.
-
-    A piece that begins with 0xC0 lets time pass and says by its last bit which line the pieces after it go to.
-    """
-    world = w.World()
-    lines = [w.Line(), w.Line()]
-    connections = [world.connect(line) for line in lines]
-    for each in connections:
-        each.opened()
-    at = 0
+    """Frames to two connections with everything behind them, and what else may happen meanwhile (see `lines`)."""
+    stage = Lines()
     for piece in pieces(data)[:64]:
-        if piece[:1] == b"\xc0":
-            at = piece[-1] & 1
-            world.later(piece[-1] / 16)
-        elif piece:
-            connections[at].received(memoryview(piece))
-            world.run()
-    world.later(1)
-    for each in connections:
-        each.lost()
-    world.later(400)
-    expect(not len(world.hub), "a connection that is lost is still known")
-    frames = [codec.decode_reply_or_event(frame) for line in lines for frame in line.written]
-    return {w.said(message) for message in frames} | {str(min(len(frames), 20))}
+        stage.happen(piece)
+    said = [codec.decode_reply_or_event(frame) for frame in stage.hang_up()]
+    return {w.said(message) for message in said} | {str(min(len(said), 20))}
 
 
 # ---------------------------------------------------------------- the port
@@ -208,14 +192,24 @@ UPGRADE: Final = (
 
 
 def websocket(data: bytes) -> Outcomes:
-    """Frames to an upgraded connection; a piece begins with the frame's first byte, or with 0x7x and goes as it is."""
-    sent = [UPGRADE]
-    for piece in pieces(data)[:64]:
-        if piece and piece[0] & 0x70 == 0x70:
-            sent.append(piece[1:])
-        elif piece:
-            sent.append(masked(piece[0], piece[1:]))
-    return outcomes(_port().play(sent))
+    """Frames to an upgraded connection, and a peer that stops reading or does nothing for a while."""
+    return outcomes(_port().play([UPGRADE, *map(_step, pieces(data)[:64])]))
+
+
+def _step(piece: bytes) -> Step:
+    """A frame by its first byte and its content; what is no WebSocket frame (its reserved bits stand) is more."""
+    first, rest = piece[:1], piece[1:]
+    if first == b"\x7d":
+        return Waits((rest[:1] or b"\1")[0] * 4.0)
+    if first in (b"\x7e", b"\x7f"):
+        return Reads(first == b"\x7e")
+    if first == b"\x7c":  # a frame with the same thing in it again and again
+        return masked((rest[:1] or b"\x82")[0], rest[2:] * (1 + (rest[1:2] or b"\0")[0] ** 2))
+    if first == b"\x7b":  # the same frame again and again
+        return masked(0x82, rest[1:]) * (rest[:1] or b"\0")[0]
+    if first and first[0] & 0x70 == 0x70:
+        return rest
+    return masked(first[0], rest) if first else b""
 
 
 def masked(first: int, payload: bytes) -> bytes:
@@ -231,8 +225,9 @@ def masked(first: int, payload: bytes) -> bytes:
 
 
 def inside_tls(data: bytes) -> Outcomes:
-    """Any bytes, in pieces, inside the TLS of the port: what `port` is, over the transport that the public port has."""
-    return outcomes(_tls_port().play(pieces(data)[:64], in_tls=True))
+    """What `port` gets, or, after 0x01, what `websocket` gets, over the transport that the public port has."""
+    steps = [UPGRADE, *map(_step, pieces(data[1:])[:64])] if data[:1] == b"\x01" else pieces(data)[:64]
+    return outcomes(_tls_port().play(steps, in_tls=True))
 
 
 def tls_port(data: bytes) -> Outcomes:
@@ -423,7 +418,7 @@ def backups(data: bytes) -> Outcomes:
     try:
         backup.restore(into, files.written("spoiled", bytes(spoiled)))
     except OperatorError as error:
-        return {w.plain(error.sentence.replace(str(files.place()), ""))}
+        return {re.sub(r"\(.*\)|facts?: .*", "", w.plain(error.sentence.replace(str(files.place()), "")))}
     try:
         with sqlite.transaction(into / backup.DATABASE) as tables:
             identity.start_clock(tables, w.NOW_MS, 0.0)
@@ -462,134 +457,3 @@ def core(data: bytes) -> Outcomes:
             person.core.load(scope, rows.items())
     kinds = [getattr(each, "kind", "") for each in result] if isinstance(result, list) else []
     return {f"{data[:1].hex()} {type(result).__name__} {getattr(result, 'verdict', '')} {kinds}"}
-
-
-# ---------------------------------------------------------------- the table
-
-
-@dataclass(frozen=True)
-class Target:
-    """*play* is what is fuzzed, *files* the modules whose lines are counted, *words* what mutations put in."""
-
-    play: Callable[[bytes], Outcomes]
-    files: tuple[str, ...]
-    words: tuple[bytes, ...] = ()
-    most_bytes: int = 4096
-    share: float = 1.0
-
-
-HTTP: Final = tuple(
-    (
-        b"GET |HEAD |POST |CONNECT |OPTIONS * |/v1/socket|/i|/c|/.well-known/taube|http://x/|?a=b|#f|%00|%2e%2e/"
-        b"| HTTP/1.1\r\n| HTTP/1.0\r\n|\r\n\r\n|Host: x\r\n|Upgrade: websocket\r\n|Connection: Upgrade\r\n"
-        b"|Connection: keep-alive\r\n|Sec-WebSocket-Version: 13\r\n|Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-        b"|Content-Length: |Content-Length: 5\r\n|Transfer-Encoding: chunked\r\n|0\r\n\r\n|5\r\nhello\r\n"
-        b"|Expect: 100-continue\r\n|PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-    ).split(b"|")
-)
-PACKED: Final = (
-    CUT,
-    *(bytes([first]) for first in (0x80, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0x96, 0xA0, 0xC0, 0xC2, 0xC3)),
-    *(b"\xc4" + bytes([size]) for size in (8, 16, 32, 41, 64, 65)),
-    *(bytes.fromhex(text) for text in ("c50100", "cc80", "cdffff", "ceffffffff", "cf0020000000000000", "d920")),
-    *(bytes.fromhex(text) for text in ("dc0010", "dd00000005", "cb7ff0000000000000", "d3ffffffffffffffff")),
-)
-LINK: Final = tuple(
-    b"https://|http://127.0.0.1|/c#|/i#|[::1]|:443|#|?|@|%|\xe2\x80\xae|\xc2\xad|\xef\xbc\xa1".split(b"|")
-)
-PUSH: Final = tuple(
-    (
-        b"HTTP/1.1 |201 Created\r\n|404|410|429|503|100 Continue\r\n\r\n|Retry-After: |120|Content-Length: "
-        b"|0\r\n\r\n|\r\n\r\n|Transfer-Encoding: chunked\r\n|Connection: close\r\n|Content-Encoding: gzip\r\n"
-        b"|Mon, 01 Jan 0001 00:00:00 GMT|Fri, 31 Dec 9999 23:59:59 -2359|-0000|5\r\nhello\r\n"
-    ).split(b"|")
-)
-TOML: Final = tuple(
-    (
-        b"[mailboxes]\n|[limits]\n|[sqlite]\n|[listener]\n|[connection]\n|[drain]\n|unused_months|window_bytes|keys"
-        b"|flush_s|= |inf|nan|-1|1e400|0x|true|\"\"\"|'''|[[|]]|{|}|1979-05-27|.|#|_"
-    ).split(b"|")
-)
-
-TARGETS: Final[dict[str, Target]] = {
-    "frames": Target(frames, ("wire/codec.py", "wire/packing.py"), PACKED),
-    "server_session": Target(server_session, ("wire/session.py", "wire/codec.py"), PACKED),
-    "client_session": Target(client_session, ("wire/session.py", "wire/codec.py"), PACKED),
-    "commands": Target(
-        commands,
-        (
-            "server/gateway/connection.py",
-            "server/gateway/dispatch.py",
-            "server/services/accounts.py",
-            "server/services/mailboxes.py",
-            "server/services/keys.py",
-            "server/services/addresses.py",
-            "server/services/gates.py",
-            "server/limits.py",
-        ),
-        PACKED,
-        share=2,
-    ),
-    "port": Target(
-        port, ("server/gateway/listener.py", "server/gateway/websocket.py", "server/pages.py"), (CUT, *HTTP), share=2
-    ),
-    "websocket": Target(
-        websocket,
-        ("server/gateway/websocket.py", "server/gateway/connection.py"),
-        (*PACKED, b"\x82", b"\x02", b"\x80"),
-        share=2,
-    ),
-    "inside_tls": Target(inside_tls, ("server/gateway/listener.py", "server/gateway/websocket.py"), (CUT, *HTTP)),
-    "tls_port": Target(
-        tls_port, ("server/gateway/listener.py",), (CUT, b"\x16\x03\x01", b"\x15\x03\x03", b"\x17\x03\x03", b"\x14")
-    ),
-    "links": Target(
-        links,
-        (
-            "client/contacts.py#contact_link,parse_contact_link,one_line,clean_name",
-            "client/devices.py#decode_base64,split_link,parse_invitation",
-            "client/transport.py#socket_url",
-            "server/folder.py#check_origin,is_loopback",
-            "server/admin.py#_invitation,_account",
-        ),
-        LINK,
-    ),
-    "names": Target(
-        names,
-        (
-            "client/contacts.py#one_line,clean_name,skeleton",
-            "terminal.py#is_harmful,_is_tag,safe_line,safe_text,_safe_character,json_line,_escape",
-        ),
-        LINK,
-        512,
-    ),
-    "contents": Target(contents, ("client/content.py",), PACKED),
-    "push_answers": Target(push_answers, ("server/providers/web_push.py#_post,_answer,_seconds",), PUSH, 1024),
-    "push_rows": Target(
-        push_rows,
-        (
-            "server/services/push.py#check_endpoint,is_public,_refused",
-            "server/secrets.py#encrypt_push",
-            "server/providers/web_push.py#_authorization",
-        ),
-        (CUT, *LINK, w.PUSH_KEY.public, b".internal", b"10.0.0.1", b"0x7f.1", b"%25", b"xn--", b"64:ff9b::"),
-        1024,
-    ),
-    "device_lists": Target(
-        device_lists,
-        ("server/services/accounts.py#check_genesis,check_list,check_new", "server/secrets.py#verify"),
-        PACKED,
-    ),
-    "backups": Target(
-        backups,
-        (
-            "server/backup.py#restore,finish,_prepare,_check_origin,_origin_in,_check_facts,_name",
-            "server/stores/sqlite.py#copy,examine,prepare,read_facts,transaction,join_log,_unusable,_not_ours,_check_version",
-            "server/services/identity.py#damage,_fits,establish,_read,start_clock,push_key",
-        ),
-        (CUT, b"\xff\xff\xfe", b"SQLite format 3\x00", b"\x00\x00\x10", b"\xff\xff\xff", b"https://"),
-        share=0.5,
-    ),
-    "core": Target(core, ("client/e2e.py#_call,call",), PACKED, share=0.5),
-    "settings": Target(settings, ("server/config.py#read_config,_set",), TOML),
-}

@@ -4,7 +4,7 @@ import pytest
 
 from tests.fuzz import corpus, reach
 from tests.fuzz.port import outcomes
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.table import TARGETS
 from tests.fuzz.world import Broken
 
 

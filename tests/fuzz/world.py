@@ -1,7 +1,7 @@
 """A whole server in one thread for the fuzzer: real listener, connections, commands and services, the same each time.
 
 `World` is what server/app.py builds, with the engine of dictionaries and with fixed keys, randomness and time: one
-account whose device can log in, one address that can be sent to, one invitation. `Line` is a channel without a socket.
+account whose device can log in, one address that can be sent to, one invitation.
 
 It knows neither sockets nor fuzzing: it raises `Broken` for what a server must not do, whatever it was sent.
 """
@@ -70,6 +70,21 @@ def _check_push(row: PushRow, done: Callable[[WireError | None], None]) -> None:
         done(None)
 
 
+MOST_BYTES: Final = (1 << 20, 1 << 20)
+"""What may wait for slow readers, and what large frames may take, before those that take most are cut off."""
+_SMALL: Final = MailboxSettings(
+    capacity_envelopes=12,
+    capacity_bytes=8_192,
+    window_envelopes=4,
+    window_bytes=2_048,
+    live_bytes=3_072,
+    backlog_bytes=4_096,
+    loading_envelopes=16,
+    remembered=2,
+)
+"""Bounds that a short input can reach."""
+
+
 class _Metrics:
     """Keeps nothing; INTERNAL among the refusals is a bug that somebody swallowed."""
 
@@ -96,7 +111,8 @@ class World:
         self.store.tables = deepcopy(_TABLES)
         self.turn = Turn(self._call_soon, self._finish)
         self.hub = Hub()
-        self.mailboxes = Mailboxes(MailboxSettings(), self.store, lambda: 500_000, self.turn.arm)
+        self.limits = Limits()
+        self.mailboxes = Mailboxes(_SMALL, self.store, lambda: 500_000, self.turn.arm)
         self.dispatch = Dispatch(
             origin=ORIGIN,
             store=self.store,
@@ -104,7 +120,7 @@ class World:
             sealer=SEALER,
             verify=secrets.verify,
             hub=self.hub,
-            limits=Limits(),
+            limits=self.limits,
             time=self,
             random=fixed_random,
             metrics=_Metrics(),
@@ -145,42 +161,12 @@ class World:
         self.mailboxes.tick(self.now)
         self.turn.arm()
         self.run()
-        self.hub.check(self.now, 1 << 28)
+        self.hub.check(self.now, *MOST_BYTES)
         self.run()
 
     def judge(self) -> None:
         if self.bugs:
             raise Broken("a bug that a connection met") from self.bugs[0]
-
-
-class Line:
-    """A channel that keeps what was written."""
-
-    def __init__(self) -> None:
-        self.written: list[bytes] = []
-        self.is_closed = False
-
-    def write(self, payloads: list[bytes]) -> int:
-        self.written += payloads
-        return 0
-
-    def waiting(self) -> int:
-        return 0
-
-    def taken(self) -> int:
-        return len(self.written)
-
-    def ping(self) -> None: ...
-    def pong(self, payload: bytes) -> None: ...
-
-    def close(self, code: int) -> None:
-        self.is_closed = True
-
-    def abort(self) -> None:
-        self.is_closed = True
-
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
 
 
 def said(message: Reply | Event) -> str:

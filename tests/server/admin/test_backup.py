@@ -58,6 +58,17 @@ def test_a_backup_with_an_origin_that_is_none_is_damaged(tmp_path: Path, origin:
         backup.restore(tmp_path / "new", file)
 
 
+@pytest.mark.parametrize("part", [b"clock", b"generation", b"address key"])
+def test_a_backup_in_which_the_name_of_a_fact_is_no_text_is_damaged(tmp_path: Path, part: bytes) -> None:
+    data, file = a_server(tmp_path / "data"), tmp_path / "taube.backup"
+    with transaction(data / backup.DATABASE) as tables:
+        identity.start_clock(tables, 1, 0.0)
+    backup.make(data, file)
+    file.write_bytes(file.read_bytes().replace(part, b"\xc1" + part[1:]))
+    with pytest.raises(OperatorError, match="is damaged"):
+        backup.restore(tmp_path / "new", file)
+
+
 def test_an_origin_file_that_is_damaged_is_told_in_one_sentence(tmp_path: Path) -> None:
     data = a_server(tmp_path / "data")
     (data / "origin").write_bytes(b"\xff")

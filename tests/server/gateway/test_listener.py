@@ -25,6 +25,22 @@ def get(path: str, method: str = "GET") -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
 
 
+async def test_a_socket_that_takes_no_options_any_more_ends_its_connection_and_nothing_else(rig):
+    """On a Mac that is one whose peer has reset it; here one that is not of TCP."""
+    async with rig(tls=False) as server:
+        listener = server.server._listener
+        ours, theirs = socket.socketpair()
+        with ours:
+            listener._admit(theirs, None)
+            ours.sendall(UPGRADE)
+            async with asyncio.timeout(10):
+                while listener.sources.total:
+                    await asyncio.sleep(0.01)
+            assert ours.recv(100) == b""
+        assert len(server.server.hub) == 0 and listener.sources.total == 0
+        assert isinstance(await (await server.connect()).call(lambda n: m.ReadGate(n, bytes(32))), m.GateState)
+
+
 async def test_other_requests_get_plain_answers(rig):
     async with rig() as server:
         assert b'"service": "taube"' in await server.http(get("/.well-known/taube"))

@@ -92,6 +92,7 @@ def test_a_server_starts_again_and_again_after_an_address_key_was_forgotten(tabl
         ("address key 256", bytes(72)),
         ("address key x", b""),
         ("clock", b"1234567"),
+        ("clo\ufffdk", b"12345678"),
     ],
 )
 def test_what_a_server_cannot_know_of_itself_is_damage(tables: Tables, name: str, value: bytes) -> None:
@@ -101,6 +102,12 @@ def test_what_a_server_cannot_know_of_itself_is_damage(tables: Tables, name: str
     assert identity.damage(tables.facts("")) == ""
     tables.set_fact(name, value)
     assert name in identity.damage(tables.facts(""))
+
+
+def test_a_current_address_key_that_seems_to_be_retired_is_damage(tables: Tables) -> None:
+    identity.establish(tables, random, DAY)
+    tables.set_fact("address key 0", b"\x01" * 72)
+    assert identity.CURRENT_KEY in identity.damage(tables.facts(""))
 
 
 def test_rotating_address_keys_goes_round_and_never_takes_one_that_still_opens(tables: Tables) -> None:

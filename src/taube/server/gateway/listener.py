@@ -213,8 +213,9 @@ class FirstBytes(asyncio.BufferedProtocol):
         listener, source = self._listener, self._source
         websocket = WebSocket(listener.loop, lambda: listener.released(source))
         websocket.serve(listener.connect(websocket, source))
-        upgrade(self._transport, websocket, key, early, listener.config.frame_buffer_bytes)
-        if not websocket.was_open:  # the peer has gone meanwhile: picows will not tell
+        if not upgrade(self._transport, websocket, key, early, listener.config.frame_buffer_bytes):
+            self._transport.abort()
+        elif not websocket.was_open:  # the peer has gone meanwhile: picows will not tell
             self._transport.abort()
             listener.released(source)
 

@@ -202,8 +202,11 @@ class WebSocket(picows.WSListener):
 
 def upgrade(
     transport: asyncio.Transport, listener: WebSocket, key: bytes, early: bytes, frame_buffer_bytes: int
-) -> None:
-    """Let picows take over *transport*, as if it had read the request itself.
+) -> bool:
+    """Let picows take over *transport*, as if it had read the request itself. Whether it did.
+
+    It does not when the socket takes no options any more (on a Mac: when the peer has reset it). It must not see the
+    end of such a connection: without a transport it would end the process.
 
     It gets a request of ours, which holds nothing that the client sent but the key: browsers differ in headers that
     picows is strict about. It keeps request and answer as long as the connection lives; their headers are dropped here.
@@ -230,8 +233,11 @@ def upgrade(
         frame_buffer_bytes,
     )
     listener.begins_with(len(protocol.get_buffer(-1)))
+    try:
+        protocol.connection_made(transport)
+    except OSError:
+        return False
     transport.set_protocol(protocol)
-    protocol.connection_made(transport)
     waiting = memoryview(request + early)
     while waiting and not transport.is_closing():
         space = protocol.get_buffer(-1)
@@ -242,3 +248,4 @@ def upgrade(
     for kept in (protocol.transport.request, protocol.transport.response):
         if kept is not None:
             kept.headers = None
+    return True

@@ -51,14 +51,20 @@ def damage(facts: Mapping[str, bytes]) -> str:
     sizes = {GENERATION: {16}, PUSH_KEY: {PUSH_KEY_BYTES}, clock.FACT: {0, clock.FACT_BYTES}, CURRENT_KEY: {1}}
     sizes |= {f"{KEY_PREFIX}{version}": {0, 8 + KEY_BYTES} for version in range(256)}
     wrong = {name for name, value in facts.items() if name in sizes and not _fits(value, sizes[name])}
-    wrong |= {name for name in facts if name.startswith(KEY_PREFIX) and name not in sizes}
-    if not wrong and CURRENT_KEY in facts and not facts.get(f"{KEY_PREFIX}{facts[CURRENT_KEY][0]}"):
+    wrong |= {name for name in facts if "\ufffd" in name or (name.startswith(KEY_PREFIX) and name not in sizes)}
+    wrong |= {GENERATION, CURRENT_KEY} - facts.keys() if GENERATION in facts or CURRENT_KEY in facts else set()
+    if not wrong and CURRENT_KEY in facts and not _is_in_use(facts.get(f"{KEY_PREFIX}{facts[CURRENT_KEY][0]}", b"")):
         wrong = {CURRENT_KEY}
     return f"what the server knows of itself: {', '.join(sorted(wrong))}" if wrong else ""
 
 
 def _fits(value: object, sizes: Set[int]) -> bool:
     return isinstance(value, bytes) and len(value) in sizes
+
+
+def _is_in_use(key: bytes) -> bool:
+    """Whether an address key is there and was not retired."""
+    return key[:8] == bytes(8)
 
 
 def push_key(tables: Facts, make: Callable[[], bytes]) -> bytes:

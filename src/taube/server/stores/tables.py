@@ -269,7 +269,7 @@ class SqliteTables(Tables):
     # the server's own facts
 
     def fact(self, name: str) -> bytes | None:
-        row = self._one("SELECT value FROM fact WHERE name = ?", name)
+        row = self._one("SELECT CAST(value AS BLOB) FROM fact WHERE name = ?", name)
         return row[0] if row else None
 
     def set_fact(self, name: str, value: bytes) -> None:
@@ -277,9 +277,10 @@ class SqliteTables(Tables):
 
     def facts(self, prefix: str) -> dict[str, bytes]:
         rows = self._execute(
-            "SELECT name, value FROM fact WHERE substr(name, 1, ?) = ? ORDER BY name", (len(prefix), prefix)
+            "SELECT CAST(name AS BLOB), CAST(value AS BLOB) FROM fact WHERE substr(name, 1, ?) = ? ORDER BY name",
+            (len(prefix), prefix),
         )
-        return {row[0]: row[1] for row in rows}
+        return {row[0].decode(errors="replace"): row[1] for row in rows}  # a damaged name is no text
 
     # queues
 
