@@ -77,7 +77,6 @@ const FIRST_RESTART_MS = 200;
 const MOST_RESTART_MS = 30_000;
 /** A worker that lived so many looks is a good one. */
 const GOOD_TICKS = 12;
-const INTERNAL: Failure = { code: "internal", params: {} };
 
 interface Pending {
   resolve(value: unknown): void;
@@ -139,7 +138,7 @@ export class Client<T extends object, E> {
 
   private ask(method: string, parameters: readonly unknown[]): Promise<unknown> {
     return new Promise((resolve, reject) => {
-      if (this.isClosed || this.pending.size >= MOST_PENDING) return reject(INTERNAL);
+      if (this.isClosed || this.pending.size >= MOST_PENDING) return reject(internal());
       const id = ++this.lastId;
       const question: Question = { rpc: "ask", id, method, parameters };
       this.pending.set(id, { resolve, reject });
@@ -148,7 +147,7 @@ export class Client<T extends object, E> {
         else this.worker.postMessage(question);
       } catch {
         this.pending.delete(id); // a value that cannot be sent
-        reject(INTERNAL);
+        reject(internal());
       }
     });
   }
@@ -210,9 +209,13 @@ export class Client<T extends object, E> {
 
   private rejectAll(): void {
     this.waiting = [];
-    for (const { reject } of [...this.pending.values()]) reject(INTERNAL);
+    for (const { reject } of [...this.pending.values()]) reject(internal());
     this.pending.clear();
   }
+}
+
+function internal(): Failure {
+  return { code: "internal", params: {} };
 }
 
 function isRpc(data: unknown): data is { rpc: string } {
