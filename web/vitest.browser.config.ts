@@ -7,8 +7,8 @@ export default defineConfig({
   resolve: { alias: ALIASES },
   test: {
     include: ["test/browser/**/*.test.ts"],
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
     maxWorkers: 1,
     execArgv: "WebSocket" in globalThis ? [] : ["--experimental-websocket"],
   },

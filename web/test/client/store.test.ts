@@ -292,7 +292,12 @@ describe("a step that is cut off", () => {
       await prepared();
       const before = await raw();
       for (let at = 1; ; at++) {
+        let kill = () => {};
+        const killed = new Promise((resolve) => {
+          kill = () => setTimeout(() => resolve("killed"), 300);
+        });
         const wasCut = cutAt(at, (asked) => {
+          kill();
           if (!isKilled) throw new DOMException("no", "QuotaExceededError");
           if (asked !== crypto.subtle) throw new DOMException("gone", "AbortError"); // what was asked of IndexedDB is undone
           return new Promise(() => {});
@@ -302,7 +307,7 @@ describe("a step that is cut off", () => {
             () => "done",
             (error: unknown) => error,
           ),
-          new Promise((resolve) => setTimeout(() => resolve("killed"), 300)),
+          killed,
         ]);
         const cut = wasCut();
         vi.restoreAllMocks();
