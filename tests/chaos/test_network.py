@@ -92,22 +92,24 @@ async def test_connections_that_are_cut_slowed_and_swallowed_lose_nothing(tmp_pa
     async with World(tmp_path, SEED, CALM) as world:
         for fault in ("cut", "slow", "black_hole"):
             await world.run(1.5, (fault,))
+            assert world.counts[fault] >= 1
         findings = await world.judge(90.0)
     assert not findings.broken, f"TAUBE_CHAOS_SEED={SEED}: {findings}"
-    assert findings.kept > 100 and set(world.counts) == {"cut", "slow", "black_hole"}
+    assert findings.kept > 100
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", WEIGHTS)
 async def test_each_fault_alone_again_and_again_breaks_no_promise(tmp_path: Path, fault: str) -> None:
     if fault in NEED_MACHINE and not Machine.possible():
         pytest.skip("needs Linux and a C compiler")
     async with World(tmp_path, SEED, CALM) as world:
-        await world.run(15.0, (fault,))
+        while world.counts.get(fault, 0) < 5:
+            await world.run(5.0, (fault,))
         findings = await world.judge(120.0)
     assert not findings.broken, f"TAUBE_CHAOS_SEED={SEED}: {findings}"
-    assert findings.kept > 200 and world.counts[fault] >= 3
+    assert findings.kept > 200
 
 
 @pytest.mark.slow
