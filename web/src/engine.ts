@@ -7,57 +7,16 @@
 
 import coreUrl from "taube_core.wasm?url";
 import { Account, type Channel, type Surroundings } from "./client/account";
-import type { Engine, EngineEvent } from "./client/api";
 import { Blobs } from "./client/blobs";
 import { browserRandom, Core } from "./client/e2e";
 import { Store } from "./client/store";
 import type { Locks } from "./client/sync";
 import { Transport } from "./client/transport";
 import { Vault } from "./client/vault";
-import type { Methods } from "./rpc";
 
 const CHANNEL = "taube";
 const ABOUT_MS = 10_000;
 const CORE_MS = 60_000;
-
-/** What the page may ask of the engine in its worker. */
-export interface Hosted extends Engine {
-  /** Something suggests that the network is there again, or a person is looking: try at once. */
-  hurry(): void | Promise<void>;
-}
-
-export const METHODS: Methods<Hosted> = {
-  status: true,
-  join: true,
-  inspectLink: true,
-  setProfile: true,
-  add: true,
-  chats: true,
-  chat: true,
-  messages: true,
-  sendText: true,
-  sendPhoto: true,
-  media: true,
-  retry: true,
-  markRead: true,
-  typing: true,
-  accept: true,
-  ignore: true,
-  block: true,
-  setChat: true,
-  search: true,
-  safetyNumber: true,
-  compare: true,
-  setVerified: true,
-  knows: true,
-  deleteAccount: true,
-  takeOver: true,
-  setPush: true,
-  pushKey: true,
-  hurry: true,
-};
-
-export type { EngineEvent };
 
 /** The account of this browser. *live*: connect now; the service worker connects when it is woken. Never rejects. */
 export function openEngine({ live }: { live: boolean }): Promise<Account> {

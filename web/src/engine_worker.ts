@@ -2,7 +2,8 @@
 
 import type { EngineEvent } from "./client/api";
 import { failureOf } from "./client/errors";
-import { type Hosted, METHODS, openEngine } from "./engine";
+import { openEngine } from "./engine";
+import { type Hosted, METHODS } from "./hosted";
 import { type Host, serve } from "./rpc";
 
 declare const self: DedicatedWorkerGlobalScope;

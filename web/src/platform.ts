@@ -7,6 +7,7 @@
 
 import { rgbaToThumbHash } from "thumbhash";
 import type { Failure, Photo } from "./client/api";
+import { keepWords, type Words } from "./notifications";
 
 /** How the app can be installed here: by a button of ours, by the steps of the browser, or it is installed. */
 export type Install = "installed" | "button" | "ios" | "android" | "firefox" | "desktop";
@@ -44,6 +45,12 @@ export interface Platform {
   /** Rejects with "no_answer" or "refused". */
   subscribePush(key: Uint8Array): Promise<PushSubscriptionJSON>;
   unsubscribePush(): Promise<void>;
+  /** What the browser has of push now: whether it can, whether a person lets it, and the subscription there is. */
+  pushNow(): Promise<{ can: boolean; permission: NotificationPermission; subscription: PushSubscriptionJSON | null }>;
+  /** Leave *words* for notifications that are shown while the app is closed. */
+  keepWords(words: Words): Promise<void>;
+  /** Take away what a notification said of *chat*. */
+  closeNotes(chat: string): Promise<void>;
 }
 
 const EDGE_PX_MOST = 2_048;
@@ -253,6 +260,23 @@ export class BrowserPlatform implements Platform {
     } catch (error) {
       throw error === "no_answer" ? error : "refused";
     }
+  }
+
+  async pushNow(): ReturnType<Platform["pushNow"]> {
+    const can = "Notification" in globalThis && "PushManager" in globalThis && "serviceWorker" in navigator;
+    if (!can) return { can, permission: "default", subscription: null };
+    const worker = await navigator.serviceWorker.getRegistration();
+    const subscription = (await worker?.pushManager?.getSubscription()) ?? null;
+    return { can, permission: Notification.permission, subscription: subscription?.toJSON() ?? null };
+  }
+
+  async keepWords(words: Words): Promise<void> {
+    await keepWords(caches, words);
+  }
+
+  async closeNotes(chat: string): Promise<void> {
+    const worker = await navigator.serviceWorker?.getRegistration();
+    for (const note of (await worker?.getNotifications({ tag: chat })) ?? []) note.close();
   }
 
   async unsubscribePush(): Promise<void> {

@@ -4,8 +4,14 @@
  * A new build is fetched in the background and waits until the page, which asks the person first, says `take_over`; a
  * first build, and one that no page is open of, takes over by itself. What is of the server (`/v1`, `/.well-known`)
  * always goes to the server.
+ *
+ * A push says nothing but that there is something. The engine fetches and decrypts it here, and every push ends in a
+ * notification, as browsers demand, unless somebody is looking at the app.
  */
 
+import type { Account } from "./client/account";
+import { openEngine } from "./engine";
+import { type Note, notesOf, readWords } from "./notifications";
 import { Shell } from "./shell_cache";
 
 declare const self: ServiceWorkerGlobalScope;
@@ -14,13 +20,21 @@ declare const __FILES__: string[];
 /** Changes with any byte of the build. */
 declare const __VERSION__: string;
 
+/** A browser ends a worker that takes longer over a push. */
+const WAKE_MS = 20_000;
+const ICON = "/icon-192.png";
+/** The notification for what could not be told apart. */
+const SOMETHING = "something";
+
 const shell = new Shell({
   files: __FILES__,
   version: __VERSION__,
-  isLazy: (path) => path.startsWith("/assets/lazy/"),
+  isLazy: (path) => path.startsWith("/assets/_catalogue_"),
   caches: self.caches,
   fetch: (request) => self.fetch(request),
 });
+
+// ---------------------------------------------------------------- the app's files
 
 self.addEventListener("install", (event) => event.waitUntil(shell.fill()));
 
@@ -38,4 +52,109 @@ self.addEventListener("fetch", (event) => {
 
 self.addEventListener("message", (event) => {
   if (event.data === "take_over") event.waitUntil(self.skipWaiting());
+});
+
+// ---------------------------------------------------------------- waking
+
+/** Pushes that come while one is worked on are answered by the next round: one engine at a time. */
+let underWay: Promise<void> = Promise.resolve();
+let waiting: Promise<void> | null = null;
+
+self.addEventListener("push", (event) => {
+  waiting ??= underWay.then(() => {
+    waiting = null;
+    underWay = wake();
+    return underWay;
+  });
+  event.waitUntil(waiting);
+});
+
+async function wake(): Promise<void> {
+  const words = await readWords(self.caches);
+  let notes: Note[] = [];
+  let complete = false;
+  let looked = false;
+  try {
+    const news = await withEngine((account) => account.wake(WAKE_MS));
+    complete = news.complete;
+    looked = news.messages.length > 0;
+    notes = notesOf(news.messages, words, Date.now());
+  } catch (error) {
+    console.warn("woken in vain", error);
+  }
+  if (await isWatched()) return;
+  for (const note of notes) await show(note);
+  if (notes.length > 0) return;
+  // Something has to be shown for every push. Where all that is new is muted, or was read elsewhere, it goes at once.
+  const { title, options } = generic(words.something, words.locale, words.direction);
+  await self.registration.showNotification(title, { ...options, silent: complete || looked });
+  if (complete || looked) await closeNotes(SOMETHING);
+}
+
+function generic(title: string, lang: string, dir: "ltr" | "rtl"): { title: string; options: NotificationOptions } {
+  return { title, options: { tag: SOMETHING, icon: ICON, badge: ICON, lang, dir, data: { chat: "" } } };
+}
+
+async function show(note: Note): Promise<void> {
+  const options: NotificationOptions & { renotify?: boolean; timestamp?: number } = {
+    body: note.body,
+    tag: note.chat,
+    icon: ICON,
+    badge: ICON,
+    lang: note.locale,
+    dir: note.direction,
+    data: { chat: note.chat },
+    renotify: true,
+    timestamp: note.atMs,
+  };
+  await self.registration.showNotification(note.title, options);
+}
+
+async function closeNotes(tag: string): Promise<void> {
+  for (const note of await self.registration.getNotifications({ tag })) note.close();
+}
+
+/** Whether somebody looks at the app: then the page itself shows what is new. */
+async function isWatched(): Promise<boolean> {
+  const windows = await self.clients.matchAll({ type: "window", includeUncontrolled: true });
+  return windows.some((one) => one.visibilityState === "visible");
+}
+
+async function withEngine<T>(work: (account: Account) => Promise<T>): Promise<T> {
+  const account = await openEngine({ live: false });
+  try {
+    return await work(account);
+  } finally {
+    await account.close();
+  }
+}
+
+self.addEventListener("notificationclick", (event) => {
+  event.notification.close();
+  const { chat } = (event.notification.data ?? {}) as { chat?: string };
+  event.waitUntil(open(chat ? `#/chat/${chat}` : "#/"));
+});
+
+/** The app at that place: in a window that is open, else in a new one. */
+async function open(place: string): Promise<void> {
+  const windows = await self.clients.matchAll({ type: "window", includeUncontrolled: true });
+  const window = windows.find((one) => one.visibilityState === "visible") ?? windows[0];
+  if (window === undefined) {
+    await self.clients.openWindow(`/${place}`);
+    return;
+  }
+  window.postMessage({ taube: "open", place });
+  await window.focus();
+}
+
+/** The browser took another subscription: the server is told as soon as it can be. */
+self.addEventListener("pushsubscriptionchange", (event) => {
+  const change = event as ExtendableEvent & { newSubscription?: PushSubscription | null };
+  change.waitUntil(
+    withEngine(async (account) => {
+      const subscription = change.newSubscription ?? (await self.registration.pushManager.getSubscription());
+      await account.setPush(subscription ? subscription.toJSON() : null).catch(() => {}); // it is stored and owed
+      await account.wake(WAKE_MS);
+    }),
+  );
 });

@@ -20,7 +20,7 @@ import type {
 } from "../client/api";
 import type { Platform } from "../platform";
 import { Conversation } from "./conversation";
-import { choose, LOCALES, type Locale, setLocale } from "./i18n";
+import { choose, direction, LOCALES, type Locale, locale, setLocale, t } from "./i18n";
 
 /** The engine, and how one is told of what happens in it. */
 export interface EngineHandle {
@@ -45,6 +45,8 @@ export class App {
   readonly textSize: Signal<number>;
   /** Cards that a person has closed. */
   readonly closed: Signal<ReadonlySet<string>>;
+  /** Takes over the new build that waits on the device; null while there is none. */
+  readonly update: Signal<(() => void) | null> = signal(null);
   /** Why push could not be turned on here, before the server was asked. */
   readonly pushProblem = signal<PushState["why"]>("");
   /** A page that a person asked for, over what the status alone would show. */
@@ -84,6 +86,40 @@ export class App {
     const [status] = await Promise.all([this.engine.status(), words]);
     this.status.value = status;
     if (hasAccount(status)) await this.refresh();
+    this.#keepWords();
+  }
+
+  /** The engine began anew: what it tells from now on starts from what it has stored. */
+  async restarted(): Promise<void> {
+    this.status.value = await this.engine.status();
+    if (hasAccount(this.status.value)) await this.refresh();
+    for (const conversation of this.#conversations.values()) conversation.reload().catch(() => {});
+  }
+
+  /** What the browser says of push, against what the engine believes: a person may have taken the permission back, a
+   * browser may have forgotten its subscription or taken another. */
+  async checkPush(): Promise<void> {
+    const status = this.status.value;
+    if (!status || !hasAccount(status)) return;
+    const now = await this.platform.pushNow();
+    const isOn = status.push.state === "on" || status.push.state === "broken";
+    if (!now.can) this.#push({ state: this.platform.install() === "ios" ? "install" : "unsupported", why: "" });
+    else if (now.permission === "denied") this.#push({ state: "denied", why: "" });
+    else if (isOn && (now.permission !== "granted" || !now.subscription))
+      this.#push({ state: "broken", why: "endpoint_gone" });
+    else if (isOn && now.subscription) this.#push(await this.engine.setPush(now.subscription));
+  }
+
+  #keepWords(): void {
+    const words = {
+      locale: locale(),
+      direction: direction(),
+      something: t("notification.something"),
+      photo: t("message.photo"),
+      request: t("notification.request"),
+      unknown: t("notification.unknown"),
+    };
+    this.platform.keepWords(words).catch(() => {});
   }
 
   async refresh(): Promise<void> {
@@ -134,9 +170,12 @@ export class App {
     return this.engine.search(words);
   }
 
-  async chooseLocale(locale: Locale): Promise<boolean> {
-    const done = await setLocale(locale);
-    if (done) this.platform.remember("locale", locale);
+  async chooseLocale(chosen: Locale): Promise<boolean> {
+    const done = await setLocale(chosen);
+    if (done) {
+      this.platform.remember("locale", chosen);
+      this.#keepWords();
+    }
     return done;
   }
 

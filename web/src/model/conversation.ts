@@ -96,6 +96,13 @@ export class Conversation {
     this.below.value = 0;
   }
 
+  /** Look again at the end of what the engine has: it may have begun anew, and told less than happened. */
+  async reload(): Promise<void> {
+    if (!this.loaded.value || this.after.value) return;
+    const page = await this.#app.engine.messages(this.chat, { limit: FIRST_PAGE });
+    this.messages.value = merged(this.messages.value, page.messages);
+  }
+
   async older(): Promise<void> {
     const [first] = this.messages.value;
     if (this.#loading || !this.before.value || !first) return;
@@ -164,6 +171,7 @@ export class Conversation {
     this.#stopRead();
     this.#stopRead = this.#app.platform.later(READ_MS, () => {
       this.#app.engine.markRead(this.chat, this.#seenUpto).catch(() => {});
+      this.#app.platform.closeNotes(this.chat).catch(() => {});
     });
   }
 

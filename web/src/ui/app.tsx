@@ -18,7 +18,7 @@ import { AddScreen, ContactScreen } from "./contact";
 import { AppContext, announced, toast, useApp } from "./context";
 import { ConversationScreen } from "./conversation";
 import { Pigeon } from "./pigeon";
-import { go, type Route, route, startRouter } from "./router";
+import { go, parse, type Route, route, startRouter } from "./router";
 import { SettingsScreen } from "./settings";
 import { BrokenPage, PhasePage, ReplacedPage } from "./status_pages";
 import { WelcomeScreen } from "./welcome";
@@ -29,6 +29,9 @@ export async function show(place: HTMLElement, handle: EngineHandle, platform: P
   const opened = startRouter();
   if (opened) app.keepLink(opened);
   followWindow();
+  navigator.serviceWorker?.addEventListener("message", ({ data }: MessageEvent<{ taube?: string; place?: string }>) => {
+    if (data?.taube === "open" && data.place) go(parse(data.place));
+  });
   let failed = false;
   try {
     await app.start();

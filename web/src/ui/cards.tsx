@@ -13,6 +13,7 @@ const PHONES = new Set(["ios", "android"]);
 /** One card at most above the chats. */
 export function ListCard() {
   const app = useApp();
+  if (app.update.value) return <UpdateCard />;
   const offers = app.status.value?.push.state === "off" && !app.closed.value.has("push");
   return offers ? <PushCard /> : <InstallCard />;
 }
@@ -75,6 +76,18 @@ export function InstallCard() {
           {t("install.do")}
         </button>
       )}
+    </Card>
+  );
+}
+
+/** A new build is on the device and waits for a person's yes. */
+function UpdateCard() {
+  const app = useApp();
+  return (
+    <Card name="update" icon="download" title={t("update.title")} text={t("update.text")}>
+      <button type="button" class="button button-small" onClick={() => app.update.value?.()}>
+        {t("update.do")}
+      </button>
     </Card>
   );
 }

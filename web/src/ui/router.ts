@@ -56,7 +56,8 @@ export function startRouter(): string | null {
   return opened;
 }
 
-function parse(hash: string): Route {
+/** The screen that an address behind `#` names; the list for any other. */
+export function parse(hash: string): Route {
   const [first = "", second = "", third = ""] = hash.replace(/^#\/?/, "").split("/");
   if (first === "chat" && second) {
     if (third === "info" || third === "safety") return { name: third, chat: second };
