@@ -11,7 +11,7 @@
  * global: store, core, network, clock, locks and channel are handed in.
  */
 
-import { encodeBase64, hex, joined, NO_BYTES, same, unhex } from "../bytes";
+import { encodeBase64, hex, NO_BYTES, same } from "../bytes";
 import { ACCOUNT_UNKNOWN, WireError } from "../wire/errors";
 import type {
   Chat,
@@ -34,9 +34,10 @@ import type {
   SearchResult,
   Status,
 } from "./api";
+import { type Answer, type Asked, type Channel, isWord, type Word } from "./between";
 import { cleanName, contactLink, parseContactLink } from "./contacts";
-import { isPhoto, MAX_NAME_BYTES, MAX_PHOTO_BYTES, MAX_TEXT_BYTES, READ } from "./content";
-import { type Push, parseInvitation } from "./devices";
+import { READ } from "./content";
+import { parseInvitation } from "./devices";
 import { failureOf, UserError, userErrorOf } from "./errors";
 import type { DeviceLink, Network } from "./network";
 import { digitsOf, pictureOf, Snapshots, safetyCode } from "./snapshots";
@@ -44,9 +45,24 @@ import type { Chat as ChatRow, Entry, MediaRow, Message as MessageRow, Store, Tx
 import { type Listener, type Locks, Sync } from "./sync";
 import { socketUrl, TransportError } from "./transport";
 import { type Files, Uploads, uploadSubject } from "./uploads";
+import {
+  bytesOfPicture,
+  chatRow,
+  checkText,
+  decodeKey,
+  fileName,
+  idOf,
+  messageRow,
+  nameToShow,
+  pixels,
+  pushOf,
+  replyBytes,
+  sound,
+} from "./values";
 import type { Vault } from "./vault";
 
-const MAX_NAME = 64;
+export type { Channel } from "./between";
+
 const FIRST_CONNECTION_MS = 8_000;
 const LINK_WAIT_MS = 8_000;
 const ASK_MS = 15_000;
@@ -61,13 +77,6 @@ const SCANNED_MESSAGES = 20_000;
 /** What a server takes unless its operator chose otherwise. */
 const MAX_FILE_BYTES = 80 * 1024 * 1024;
 const MEDIA_TYPE = /^image\/[a-z0-9][a-z0-9!#$&^_.+-]*$/;
-const UTF8 = new TextEncoder();
-
-/** Between the engines of one browser; what one posts, all others hear. A BroadcastChannel fits. */
-export interface Channel {
-  post(message: unknown): void;
-  listen(hear: (message: unknown) => void): () => void;
-}
 
 /** Everything from outside that an account needs. */
 export interface Surroundings {
@@ -100,22 +109,6 @@ export interface News {
   elsewhere: boolean;
 }
 
-/** What engines ask the holder of the device connection for. */
-type Asked =
-  | { method: "knows" }
-  | { method: "deleteAccount" }
-  | { method: "typing"; chat: Hex; active: boolean }
-  | { method: "push" }
-  | { method: "connect" };
-
-type Word =
-  | { taube: "ask"; id: string; asked: Asked }
-  | { taube: "answer"; id: string; value: unknown; failure: Failure | null }
-  | { taube: "connection"; connection: Connection }
-  | { taube: "who" }
-  | { taube: "restart" }
-  | { taube: "deleted" };
-
 /** An open account, or the place where one will be. */
 export class Account implements Engine {
   private readonly listeners = new Set<(event: EngineEvent) => void>();
@@ -125,9 +118,11 @@ export class Account implements Engine {
   private failure: Failure | null = null;
   /** What the holder of the connection said last. */
   private heard: Connection | null = null;
-  private readonly questions = new Map<string, (word: Extract<Word, { taube: "answer" }>) => void>();
+  private readonly questions = new Map<string, (word: Answer) => void>();
   private readonly stopHearing: () => void;
   private closed = false;
+  /** Whether this is a wake-up of the service worker, and whether a tab that was opened meanwhile wants to go on. */
+  private waking: "no" | "yes" | "enough" = "no";
   /** What was told last of why there will be no connection any more. */
   private lastFatal: UserError | null = null;
 
@@ -209,12 +204,14 @@ export class Account implements Engine {
 
   /**
    * For the service worker, on an account opened with *live* false: read the mailbox to its end and say what is new. If a
-   * tab has the connection, it is given the time to do that. Ends after some 20 seconds at the latest.
+   * tab has the connection, it is given the time to do that; one that is opened meanwhile takes over. Ends after some 20
+   * seconds at the latest; then the account is to be closed.
    */
   async wake(timeoutMs = WAKE_MS): Promise<News> {
     const { sync, store, vault } = this.mine();
     const found: News = { messages: [], complete: false, elsewhere: false };
     const before = await store.read((tx) => tx.journalEnd());
+    this.waking = "yes";
     await sync.start();
     try {
       found.elsewhere = !sync.owner;
@@ -222,10 +219,10 @@ export class Account implements Engine {
       const arrived = async (): Promise<boolean> =>
         (await store.read((tx) => this.arrivedAfter(tx, before))).length > 0;
       found.complete = await sync.until(
-        () => (sync.owner ? sync.caughtUp || sync.fatal !== null : arrived()),
+        () => (sync.owner ? sync.caughtUp || sync.fatal !== null || this.waking === "enough" : arrived()),
         found.elsewhere ? Math.min(timeoutMs, ELSEWHERE_MS) : timeoutMs,
       );
-      if (sync.owner && sync.caughtUp) {
+      if (sync.owner && sync.caughtUp && this.waking === "yes") {
         const sent = async (): Promise<boolean> =>
           store.read(async (tx) => {
             const dueMs = await tx.outboxDueMs();
@@ -726,7 +723,11 @@ export class Account implements Engine {
       const push = subscription === null ? null : pushOf(subscription);
       const { store, sync } = this.active();
       await store.write((tx) => sync.devices.setPush(tx, push));
-      await this.askHolder({ method: "push" });
+      try {
+        await this.askHolder({ method: "push" });
+      } catch (error) {
+        if (!userErrorOf(error).retry) throw error; // the server is told with the next connection
+      }
       await this.tellStatus();
       return this.push();
     });
@@ -755,7 +756,7 @@ export class Account implements Engine {
   private async askHolder(asked: Asked): Promise<unknown> {
     const { sync } = this.mine();
     const id = encodeBase64(this.mine().vault.random(12));
-    let answer: Extract<Word, { taube: "answer" }> | null = null;
+    let answer: Answer | null = null;
     this.questions.set(id, (word) => {
       answer = word;
       sync.hurryWaiting();
@@ -768,7 +769,7 @@ export class Account implements Engine {
     } finally {
       this.questions.delete(id);
     }
-    const given = answer as Extract<Word, { taube: "answer" }> | null;
+    const given = answer as Answer | null;
     if (given !== null) {
       if (given.failure !== null) throw new UserError(given.failure.code, given.failure.params);
       return given.value;
@@ -857,7 +858,10 @@ export class Account implements Engine {
         this.questions.get(word.id)?.(word);
         break;
       case "who":
-        if (sync?.owner) this.say({ taube: "connection", connection: this.connection() });
+        if (this.waking === "yes") {
+          this.waking = "enough";
+          sync?.hurryWaiting();
+        } else if (sync?.owner) this.say({ taube: "connection", connection: this.connection() });
         break;
       case "connection":
         if (sync === null || sync.owner) break;
@@ -1032,89 +1036,4 @@ async function deleteAtServer(link: DeviceLink): Promise<void> {
   } catch (error) {
     if (!(error instanceof WireError) || error.kind !== ACCOUNT_UNKNOWN) throw error;
   }
-}
-
-// ------------------------------------------------------------------ values of the screens
-
-function isWord(message: unknown): message is Word {
-  return typeof message === "object" && message !== null && "taube" in message;
-}
-
-function idOf(chat: Hex): Uint8Array {
-  try {
-    return unhex(chat);
-  } catch (error) {
-    throw new UserError("chat_unknown", {}, error);
-  }
-}
-
-async function chatRow(tx: Tx, chat: Hex): Promise<ChatRow> {
-  const row = await tx.chat(idOf(chat));
-  if (row === null) throw new UserError("chat_unknown");
-  return row;
-}
-
-async function messageRow(tx: Tx, { chat, id, sender }: MessageRef): Promise<MessageRow> {
-  const row = await tx.message(idOf(chat), idOf(id), idOf(sender));
-  if (row === null) throw new UserError("message_unknown");
-  return row;
-}
-
-/** What is answered, as a content says it; empty for none. */
-async function replyBytes(tx: Tx, chat: ChatRow, reply: MessageRef | null): Promise<Uint8Array> {
-  if (reply === null) return NO_BYTES;
-  const row = await messageRow(tx, reply);
-  if (!same(row.chat, chat.id) || row.sender.length !== 32) throw new UserError("message_unknown");
-  return joined(row.id, row.sender);
-}
-
-/** A name that others see. Throws UserError. */
-function nameToShow(name: string): string {
-  const plain = sound(name).trim();
-  if (Array.from(plain).length > MAX_NAME || UTF8.encode(plain).length > MAX_NAME_BYTES) {
-    throw new UserError("name_too_long");
-  }
-  const shown = cleanName(plain);
-  if (shown === "") throw new UserError("name_empty");
-  return shown;
-}
-
-function checkText(text: string): void {
-  if (text.trim() === "") throw new UserError("text_empty");
-  const bytes = UTF8.encode(text).length;
-  if (bytes > MAX_TEXT_BYTES) throw new UserError("text_too_long", { bytes, most: MAX_TEXT_BYTES });
-}
-
-/** Without halves of characters, which are no Unicode. */
-function sound(text: string): string {
-  return text.replace(/\p{Surrogate}/gu, "\ufffd");
-}
-
-async function bytesOfPicture(photo: Blob): Promise<Uint8Array> {
-  if (photo.size > MAX_PHOTO_BYTES) throw new UserError("file_too_large", { bytes: photo.size, most: MAX_PHOTO_BYTES });
-  const data = new Uint8Array(await photo.arrayBuffer());
-  if (!isPhoto(data)) throw new UserError("file_not_a_picture");
-  return data;
-}
-
-function pixels(size: number): number {
-  return Number.isInteger(size) && size > 0 && size <= 65_535 ? size : 0;
-}
-
-/** A file's name as it may travel: at most 200 bytes. */
-function fileName(name: string): string {
-  let letters = Array.from(sound(name));
-  while (UTF8.encode(letters.join("")).length > 200) letters = letters.slice(0, -1);
-  return letters.join("");
-}
-
-function pushOf({ endpoint, keys }: PushSubscriptionJSON): Push {
-  const { p256dh = "", auth = "" } = keys ?? {};
-  return { endpoint: endpoint ?? "", key: decodeKey(p256dh), secret: decodeKey(auth) };
-}
-
-/** Base64 of either alphabet, with padding or without: browsers differ. */
-function decodeKey(text: string): Uint8Array {
-  const plain = text.replaceAll("-", "+").replaceAll("_", "/").replace(/=+$/, "");
-  return Uint8Array.from(atob(plain), (letter) => letter.charCodeAt(0));
 }

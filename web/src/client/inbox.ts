@@ -278,7 +278,7 @@ export class Inbox {
   /** Put a message in the history, once. */
   private async show(tx: Tx, chat: Chat, sender: Uint8Array, what: Shown): Promise<void> {
     if (what.type === "Unknown" && what.sequence === 0) return;
-    const { kind, text, extras } = await this.lineOf(tx, sender, what);
+    const { kind, text, extras } = await this.lineOf(tx, chat, sender, what);
     const { messageId, sequence, sentAtMs } = what;
     const isNew = await tx.addMessage(
       chat.id,
@@ -299,14 +299,14 @@ export class Inbox {
   }
 
   /** How a content stands in the history. */
-  private async lineOf(tx: Tx, sender: Uint8Array, what: Shown): Promise<Line> {
+  private async lineOf(tx: Tx, chat: Chat, sender: Uint8Array, what: Shown): Promise<Line> {
     switch (what.type) {
       case "Text":
         return { kind: "text", text: what.text, extras: { replyTo: what.replyTo } };
       case "Media":
         return { kind: "media", text: what.caption, extras: { replyTo: what.replyTo, media: mediaRow(what) } };
       case "Leave": {
-        const name = (await tx.contact(sender))?.name ?? "";
+        const name = same(chat.peer, sender) ? chat.name : ((await tx.contact(sender))?.name ?? "");
         return { kind: "notice", text: "", extras: { notice: { code: "left", params: { name } } } };
       }
       case "Unknown": // all of its bytes are kept: a later version may show what it is (CNT-06)

@@ -17,7 +17,7 @@ import { TestServer } from "../server";
 import { Profile } from "./browser";
 import { makeCore } from "./core";
 
-const PATIENCE_MS = 20_000;
+const PATIENCE_MS = 30_000;
 
 /** What a killed tab meets wherever it goes on. */
 export class Crashed extends Error {}
@@ -73,6 +73,16 @@ export class Browser {
   /** Another profile with a copy of all that is stored. */
   async copy(): Promise<Browser> {
     return new Browser(this.name, await this.profile.copy());
+  }
+
+  /** What is stored under this name, whatever became of the tabs. */
+  async stored(name: string): Promise<Uint8Array | null> {
+    const store = await this.profile.open();
+    try {
+      return await store.committedMeta(name);
+    } finally {
+      await store.close();
+    }
   }
 
   /** Close every tab. */
@@ -248,10 +258,16 @@ export class Tab {
       alive();
       return store.read(work);
     };
+    const erase = async (): Promise<void> => {
+      if (breaks("before")) this.crashed = true;
+      alive();
+      await store.erase();
+    };
     return new Proxy(store, {
       get: (target, name) => {
         if (name === "write") return write;
         if (name === "read") return read;
+        if (name === "erase") return erase;
         const value: unknown = Reflect.get(target, name);
         return typeof value === "function" ? value.bind(target) : value;
       },

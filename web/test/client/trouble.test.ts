@@ -1,13 +1,15 @@
 /** What an engine owes after a crash, a lost server, a copied profile, a long absence: nothing lost, nothing twice. */
 
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { encodeBase64, hex, NO_BYTES, unhex } from "../../src/bytes";
 import { parseContactLink } from "../../src/client/contacts";
 import { encode } from "../../src/client/content";
 import { browserRandom, SUITE_HYBRID } from "../../src/client/e2e";
 import { Transport } from "../../src/client/transport";
 import { pack } from "../../src/wire/packing";
-import { type Tab, World } from "./tabs";
+import { Browser, type Tab, World } from "./tabs";
+
+vi.setConfig({ testTimeout: 90_000 }); // a machine that others use as well
 
 let world: World;
 
@@ -228,3 +230,52 @@ for (const when of ["before", "after"] as const) {
     expect([...bob.bugs]).toEqual([]);
   });
 }
+
+test("joining is repeated with the same invitation after its answer was lost", async () => {
+  const browser = new Browser("Alice");
+  world.browsers.push(browser);
+  const invitation = await world.server.invite();
+  const ids = new Set<string>();
+  for (let at = 1; at <= 4; at++) {
+    const tab = await browser.open();
+    tab.crashAt(at, "before");
+    await tab.account.join(invitation, "Alice", null).catch(() => expect(tab.crashed).toBe(true));
+    const account = await tab.browser.stored("account");
+    if (account !== null) ids.add(hex(account));
+    await tab.die();
+  }
+  const tab = await browser.open();
+  ids.add((await tab.account.join(invitation, "Alice", null)).id);
+  expect(ids.size).toBe(1);
+  expect((await tab.account.status()).phase).toBe("ready");
+  const bob = await world.someone("Bob");
+  await bob.account.add((await tab.account.status()).me?.contactLink ?? "");
+  await tab.chatWith("Bob");
+});
+
+test("an account whose deletion was answered into nothing is erased with the next connection", async () => {
+  const [alice, bob] = await world.friends("Alice", "Bob");
+  alice.crashAt(2, "before"); // the first remembers that it is wanted; nothing comes after the server's answer
+  const deleting = alice.account.deleteAccount().catch(() => {});
+  await bob.until(async () => {
+    await bob.say("Alice", "there?");
+    return (await bob.history("Alice")).some((message) => message.state === "failed");
+  }, "the end of the account");
+  await alice.die();
+  await deleting;
+  const tab = await alice.browser.open();
+  await tab.until(async () => (await tab.account.status()).phase === "deleted", "being erased");
+  await tab.close();
+  const again = await alice.browser.open();
+  expect((await again.account.status()).phase).toBe("none");
+});
+
+test("what failed is tried again when a person asks for it", async () => {
+  const [alice, bob] = await world.friends("Alice", "Bob");
+  await alice.account.deleteAccount();
+  await bob.say("Alice", "nobody there");
+  const failed = await bob.settled("Alice", "nobody there", "failed");
+  expect(await bob.account.retry(failed)).toMatchObject({ state: "queued", id: failed.id });
+  await bob.settled("Alice", "nobody there", "failed");
+  expect(await bob.texts("Alice")).toEqual(["nobody there"]);
+});
