@@ -349,7 +349,7 @@ export class Database {
       }
     }
     for (const [name, changes] of tx.changedLarge) {
-      for (const { key, value } of changes.values()) seal(name, key, value?.plain ?? {}, value?.row ?? null);
+      for (const { key, value } of changes.all.values()) seal(name, key, value?.plain ?? {}, value?.row ?? null);
     }
     if (sealing.length === 0) return false;
 
@@ -438,11 +438,45 @@ export class Database {
   }
 }
 
+/** The changes of a step to one large table, by key and by place in an index. */
+class Changes {
+  readonly all = new Map<string, Change>();
+  private readonly places = new Map<string, Map<string, Change>>();
+
+  constructor(private readonly indexes: Large<object>["indexes"]) {}
+
+  set(change: Change): void {
+    const name = textOf(change.key);
+    const before = this.all.get(name);
+    for (const place of before === undefined ? [] : this.placesOf(before)) this.places.get(place)?.delete(name);
+    this.all.set(name, change);
+    for (const place of this.placesOf(change)) {
+      const there = this.places.get(place) ?? new Map<string, Change>();
+      there.set(name, change);
+      this.places.set(place, there);
+    }
+  }
+
+  /** Those that may lie in the range: for one place of an index exactly those, else all. */
+  candidates({ index, from, to }: Scan): Iterable<Change> {
+    if (index === undefined || from === undefined || from !== to) return this.all.values();
+    return this.places.get(`${index} ${textOf(from)}`)?.values() ?? [];
+  }
+
+  private placesOf({ key, value }: Change): string[] {
+    if (value === null) return [];
+    const found = Object.entries(this.indexes).map(
+      ([index, path]) => [index, placeOf(path, key, value.plain)] as const,
+    );
+    return found.flatMap(([index, at]) => (at === null ? [] : [`${index} ${textOf(at)}`]));
+  }
+}
+
 /** What a step reads and changes. Reads see the changes of the same step. Not to be used when the step has ended. */
 export class Transaction {
   /** Small tables that were changed here. */
   readonly changedSmall = new Map<number, Set<string>>();
-  readonly changedLarge = new Map<string, Map<string, Change>>();
+  readonly changedLarge = new Map<string, Changes>();
   private ended = false;
 
   constructor(
@@ -514,7 +548,7 @@ export class Transaction {
   /** The records with these keys, in this order; null where there is none. */
   async records<R extends object>(table: Large<R>, keys: readonly Key[]): Promise<(R | null)[]> {
     this.check();
-    const changes = this.changedLarge.get(table.name);
+    const changes = this.changedLarge.get(table.name)?.all;
     const stored = keys.filter((key) => !changes?.has(textOf(key)));
     const read = await this.database.recordsOf(table.name, stored);
     const found = new Map(stored.map((key, at) => [textOf(key), read[at]?.row ?? null]));
@@ -529,10 +563,10 @@ export class Transaction {
     this.checkWritable();
     let changes = this.changedLarge.get(table.name);
     if (changes === undefined) {
-      changes = new Map();
+      changes = new Changes(table.indexes);
       this.changedLarge.set(table.name, changes);
     }
-    changes.set(textOf(key), { key, value: row === null ? null : { plain, row } });
+    changes.set({ key, value: row === null ? null : { plain, row } });
   }
 
   /** The records of the range in order, those changed in this step in their places. */
@@ -545,16 +579,16 @@ export class Transaction {
     this.check();
     const changes = this.changedLarge.get(table.name);
     const limit = scan.limit ?? Number.POSITIVE_INFINITY;
-    const stored = await this.database.scanned(table.name, scan, limit + 1 + (changes?.size ?? 0));
+    const stored = await this.database.scanned(table.name, scan, limit + 1 + (changes?.all.size ?? 0));
     const path = scan.index === undefined ? null : (table.indexes[scan.index] ?? []);
     const found: { at: Key; key: Key; stored: Stored | null; row: object | null }[] = [];
     for (const one of stored) {
-      if (changes?.has(textOf(one.key))) continue;
+      if (changes?.all.has(textOf(one.key))) continue;
       found.push({ at: placeOf(path, one.key, one.stored) ?? one.key, key: one.key, stored: one.stored, row: null });
     }
-    if (changes !== undefined && changes.size > 0) {
+    if (changes !== undefined && changes.all.size > 0) {
       const range = rangeOf(scan);
-      for (const { key, value } of changes.values()) {
+      for (const { key, value } of changes.candidates(scan)) {
         const at = value === null ? null : placeOf(path, key, value.plain);
         if (isWithin(range, at)) found.push({ at, key, stored: null, row: value?.row ?? null });
       }
@@ -571,7 +605,7 @@ export class Transaction {
   /** Delete the records of the range; nothing is opened for it. */
   async deleteRange<R extends object>(table: Large<R>, scan: Pick<Scan, "index" | "from" | "to">): Promise<void> {
     this.checkWritable();
-    const changes = [...(this.changedLarge.get(table.name)?.values() ?? [])];
+    const changes = [...(this.changedLarge.get(table.name)?.all.values() ?? [])];
     const changed = new Set(changes.map(({ key }) => textOf(key)));
     const stored = (await this.database.keysIn(table.name, scan)).filter((key) => !changed.has(textOf(key)));
     const path = scan.index === undefined ? null : (table.indexes[scan.index] ?? []);
@@ -633,14 +667,14 @@ async function openTables(options: DatabaseOptions, lost: (error: StoreError) =>
 
 /** The keys of the database, made together with its head when it is new. */
 async function keysOf(db: IDBPDatabase, options: DatabaseOptions): Promise<Keys> {
-  const names = [KEYS, HEAD, ROWS, ...options.large.map(({ name }) => name)];
-  const tx = db.transaction(names, "readonly");
-  const [keys, head, ...counts] = await Promise.all([
+  const tx = db.transaction([KEYS, HEAD], "readonly");
+  const [keys, head] = await Promise.all([
     tx.objectStore(KEYS).get(ONLY) as Promise<Keys | undefined>,
     tx.objectStore(HEAD).get(ONLY) as Promise<Uint8Array | undefined>,
-    ...names.slice(2).map((name) => tx.objectStore(name).count()),
   ]);
   if (keys !== undefined && head !== undefined) return keys;
+  const names = [ROWS, ...options.large.map(({ name }) => name)];
+  const counts = await Promise.all(names.map((name) => db.count(name)));
   if (keys !== undefined || head !== undefined || counts.some((count) => count > 0)) {
     throw new StoreError("damaged", "the keys of the database are missing");
   }

@@ -88,10 +88,24 @@ class Writer {
   }
 
   private text(value: string): void {
+    if (value.length <= 31 && this.ascii(value)) return;
     if (/\p{Surrogate}/u.test(value)) throw new PackingError("text is not Unicode");
     const data = encoder.encode(value);
     this.head(data.length, [0xa0, 31], [0xd9, 0xda, 0xdb]);
     this.raw(data);
+  }
+
+  /** Short names and words are most of all text; false when *value* is no such. */
+  private ascii(value: string): boolean {
+    this.room(1 + value.length);
+    for (let at = 0; at < value.length; at++) {
+      const code = value.charCodeAt(at);
+      if (code >= 0x80) return false;
+      this.bytes[this.end + 1 + at] = code;
+    }
+    this.bytes[this.end] = 0xa0 | value.length;
+    this.end += 1 + value.length;
+    return true;
   }
 
   private number(value: number): void {
@@ -246,8 +260,10 @@ class Reader {
   }
 
   private text(length: number): string | Opaque {
+    const data = this.take(length);
+    if (length <= 31 && data.every((byte) => byte < 0x80)) return String.fromCharCode(...data);
     try {
-      return decoder.decode(this.take(length));
+      return decoder.decode(data);
     } catch (error) {
       if (error instanceof TypeError) return OPAQUE;
       throw error;

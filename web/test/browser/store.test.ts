@@ -141,7 +141,7 @@ describe("in Chromium", () => {
           await one.close();
         }
       }),
-    180_000,
+    400_000,
   );
 });
 
