@@ -127,9 +127,10 @@ class App:
 def read_app(folder: Path) -> App | None:
     """The app that web/build.mjs put into *folder*; None if there is none, or not all of it."""
     try:
-        build = json.loads((folder / "build.json").read_text())
+        described = (folder / "build.json").read_bytes()
+        build = json.loads(described)
         files = {f"/{name}": _app_file(folder, name, tag) for name, tag in build["files"].items()}
-        files["/build.json"] = _app_file(folder, "build.json", hashlib.sha256(build["hash"].encode()).hexdigest())
+        files["/build.json"] = _app_file(folder, "build.json", hashlib.sha256(described).hexdigest())
         shell = files.pop("/index.html")
         return App(build["hash"], {**files, "/": shell, "/i": shell, "/c": shell})
     except (OSError, ValueError, KeyError):

@@ -61,6 +61,7 @@ async def test_each_file_of_the_build_comes_byte_for_byte_with_its_type_and_the_
             assert "octet-stream" not in headers["content-type"], name
             kept = "public, max-age=31536000, immutable" if name.startswith("assets/") else "no-cache"
             assert headers["cache-control"] == kept
+            assert headers["etag"] == f'"{digest[:32]}"', "alike for everyone who has these bytes"
 
 
 async def test_a_browser_that_can_gets_the_compressed_form_and_nothing_when_it_has_the_file(rig):
@@ -101,6 +102,7 @@ async def test_the_card_names_the_build_that_the_server_gives_out(rig):
         assert json.loads(body)["app"] == BUILD["hash"]
         _, headers, body = told(await server.http(asked("/build.json")))
         assert json.loads(body) == BUILD and headers["content-type"] == "application/json"
+        assert headers["etag"] == f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
 async def test_only_what_was_built_can_be_fetched(rig):
