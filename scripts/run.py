@@ -1,4 +1,4 @@
-"""`make run`: a server and an echo contact on this machine, and exactly what to type to be writing in one minute.
+"""`make run`: a server and an echo contact on this machine, and what to open or type to be writing in one minute.
 
 Everything lies in `.taube/` in the checkout (or in the folder given as argument) and is there again the next time;
 `make clean` forgets it. The server is a process of its own, `taube serve`; the echo contact is an account like any
@@ -107,7 +107,16 @@ def guide(url: str, invitation: str, contact_link: str) -> str:
     joined = {home: (ROOT / home / "taube.db").exists() for home in (alice, bob)}
     lines = [
         "",
-        f"Taube runs at {url}. Be writing in one minute: open a second terminal and type",
+        f"Taube runs at {url}. Be writing in one minute: open this invitation in a browser,",
+        "",
+        f"  {invitation}",
+        "",
+        "and in another browser or a private window once more, for a second person. (The phone's width: Ctrl-Shift-M in",
+        "Firefox, Ctrl-Shift-I and then Ctrl-Shift-M in Chrome.) This is the link of a contact that answers all you write:",
+        "",
+        f"  {contact_link}",
+        "",
+        "Or write on the command line: open a second terminal and type",
         "",
         f"  cd {quote(str(ROOT))}",
         f"  export TAUBE_HOME={quote(str(alice))}",
@@ -116,8 +125,7 @@ def guide(url: str, invitation: str, contact_link: str) -> str:
         "  .venv/bin/taube send echo 'Hello, pigeon!'",
         "  .venv/bin/taube read --wait 10",
         "",
-        "The echo contact answers all you write. For two people, open a third terminal; there `taube me` shows bob's",
-        "contact link:",
+        "For two people, open a third terminal; there `taube me` shows bob's contact link:",
         "",
         f"  cd {quote(str(ROOT))}",
         f"  export TAUBE_HOME={quote(str(bob))}",

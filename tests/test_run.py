@@ -57,8 +57,8 @@ def typed(script: str) -> str:
 
 
 def terminals(guide: str) -> list[str]:
-    """What is printed to be typed in each terminal, every character of it."""
-    return re.findall(r"(?:^  .*\n)+", guide, re.MULTILINE)
+    """What is printed to be typed in each terminal, every character of it; not the links to be opened in a browser."""
+    return [block for block in re.findall(r"(?:^  .*\n)+", guide, re.MULTILINE) if not block.startswith("  http")]
 
 
 def test_what_make_run_prints_leads_to_a_first_message_and_to_two_people_writing(tmp_path: Path) -> None:
