@@ -23,7 +23,7 @@ from typing import Final
 ELSEWHERE: Final = "Fuzzing needs atheris, which there is for Linux on x86-64 with Python 3.11 to 3.13 only."
 MISSING: Final = "Fuzzing needs atheris: run it with make fuzz, which installs it."
 TURN_S: Final = 60.0
-HANG_S: Final = 10
+HANG_S: Final = 25
 MEMORY_MB: Final = 512
 OUTCOMES: Final = 4096
 

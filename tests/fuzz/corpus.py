@@ -18,7 +18,7 @@ from taube.wire import messages as m
 from taube.wire.packing import changed
 from tests.fuzz import files, targets
 from tests.fuzz import world as w
-from tests.fuzz.targets import ASKS, CUT, UPGRADE, masked
+from tests.fuzz.targets import ASKS, BLOB, CUT, SECRET_TEXT, UPGRADE, masked
 from tests.server.services.people import Person, key, public
 
 FOLDER: Final = Path(__file__).with_name("corpus")
@@ -174,6 +174,45 @@ def _requests() -> list[bytes]:
     return plain + more + app
 
 
+def _blob_requests() -> list[bytes]:
+    secret = b"Upload-Secret: " + SECRET_TEXT + b"\r\n"
+
+    def ask(method: bytes, *fields: bytes, body: bytes = b"", path: bytes = BLOB) -> bytes:
+        return (
+            method + b" " + path + b" HTTP/1.1\r\nHost: x\r\n" + b"".join(f + b"\r\n" for f in fields) + b"\r\n" + body
+        )
+
+    def append(offset: int, size: int) -> bytes:
+        given = (secret[:-2], b"Upload-Offset: %d" % offset, b"Content-Length: %d" % size)
+        return ask(b"PATCH", *given, body=b"b" * size)
+
+    begin = ask(b"POST", secret[:-2], b"Upload-Length: 600", b"Upload-Days: 3", b"Content-Length: 0")
+    whole = [begin, append(0, 600)]
+    ranges = [b"bytes=0-0", b"bytes=-5", b"bytes=599-", b"bytes=600-", b"bytes=5-2", b"bytes=0-1,3-4", b"x"]
+    stories = [
+        [*whole, ask(b"GET"), ask(b"HEAD")],
+        [begin, append(0, 300), ask(b"HEAD", secret[:-2]), append(300, 300), append(600, 0)],
+        [begin, append(0, 300)[:200], append(0, 600)],
+        [
+            begin,
+            begin.replace(b"600", b"601"),
+            append(5, 5),
+            append(0, 700),
+            append(0, 10).replace(b"Content-Length", b"X"),
+        ],
+        *([*whole, ask(b"GET", b"Range: " + each)] for each in ranges),
+        [
+            ask(b"POST", secret[:-2], b"Upload-Length: 99999"),
+            ask(b"PUT"),
+            ask(b"GET"),
+            ask(b"GET", path=b"/v1/blobs/x"),
+        ],
+        [ask(b"POST", secret[:-2], b"Upload-Length: x"), ask(b"POST", b"Upload-Secret: x"), ask(b"HEAD", secret[:-2])],
+        [ask(b"POST", b"Upload-Secret: " + b"A" * 43, b"Upload-Length: 600"), ask(b"PATCH", secret[:-2])],
+    ]
+    return [(CUT + b"\xc0").join(story) for story in stories]
+
+
 def _websocket() -> list[bytes]:
     story = _story()
     hello, gate = b"\x82" + story[0], codec.encode(m.ClaimGate(3, bytes(32), b"v" * 3_000))
@@ -327,6 +366,7 @@ _SEEDS: Final = {
     "commands": _commands,
     "port": _requests,
     "websocket": _websocket,
+    "blob_requests": _blob_requests,
     "inside_tls": _inside_tls,
     "tls_port": _tls,
     "links": _links,

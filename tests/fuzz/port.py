@@ -7,28 +7,34 @@ for what a server must not do: answer twice, call itself broken, send what is no
 import asyncio
 import contextlib
 import itertools
+import re
 import socket
 import ssl
 import struct
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, Final, NamedTuple, NoReturn
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 import uvloop
 
 from taube.server import pages
+from taube.server.gateway.blobs import BlobTraffic
 from taube.server.gateway.listener import Listener, ListenerConfig
+from taube.server.services.blobs import PREFIX, BlobSettings
+from taube.server.stores.objects import ObjectFolder
 from taube.wire.codec import decode_reply_or_event
 from taube.wire.errors import FrameError
 from tests.fuzz import files
-from tests.fuzz.world import MOST_BYTES, ORIGIN, PUSH_KEY, Broken, World, said
+from tests.fuzz.world import MOST_BYTES, ORIGIN, PUSH_KEY, Broken, Metrics, World, said
+
+T = TypeVar("T")
 
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 """A socket closed like this is gone at once, and its port free for one of the next."""
 
 SMALL_BYTES: Final = 4096
 """Buffers of the kernel, so small that a peer that does not read is noticed soon."""
-PATIENCE_S: Final = 2.0
+PATIENCE_S: Final = 8.0
 """How long a connection may outlive its peer: far longer than the time for goodbyes, which is short here."""
 
 
@@ -44,7 +50,33 @@ class Reads(NamedTuple):
     on: bool
 
 
-Step = bytes | Waits | Reads
+class Another(NamedTuple):
+    """What follows comes on another connection; those before stay as they are."""
+
+
+Step = bytes | Waits | Reads | Another
+
+
+class Traffic(BlobTraffic):
+    """The blobs with a folder in memory, small bounds, and no threads: a call happens in the next turn."""
+
+    def __init__(self, world: World, problem: Callable[[str, BaseException], None]) -> None:
+        settings = BlobSettings(blob_bytes=2_048, total_bytes=4_096, keep_free_bytes=0, checkpoint_bytes=256)
+        super().__init__(
+            ObjectFolder(files.empty_folder()),
+            settings,
+            world.limits,
+            world,
+            Metrics(),
+            spread=world.dispatch.spread,
+            bug=world.bugs.append,
+            problem=problem,
+        )
+        self.used_bytes = 0
+
+    async def _call(self, call: Callable[..., T], *arguments: Any) -> T:
+        await asyncio.sleep(0)
+        return call(*arguments)
 
 
 class Port:
@@ -54,6 +86,7 @@ class Port:
         self.loop = uvloop.new_event_loop()
         self.loop.set_exception_handler(self._unforeseen)
         self.world: World
+        self.blobs: Traffic
         self._contexts: list[dict[str, Any]] = []
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BYTES)
@@ -63,7 +96,11 @@ class Port:
             [listening],
             tls=tls,
             connect=lambda channel, source: self.world.connect(channel, source),
-            application=pages.public_pages(ORIGIN, PUSH_KEY.public, 0, files.app_folder()),
+            application=pages.routed(
+                pages.public_pages(ORIGIN, PUSH_KEY.public, 0, files.app_folder()),
+                {PREFIX: lambda scope, receive, send: self.blobs(scope, receive, send)},
+            ),
+            longer=lambda target: self.blobs.exchange(target),
             config=ListenerConfig(shutdown_timeout_s=0.01),
             may_connect=lambda source: True,
             refused=lambda reason: None,
@@ -80,30 +117,52 @@ class Port:
         self.loop.run_forever()
 
     def play(self, steps: Iterable[Step], in_tls: bool = False) -> bytes:
-        """Do each step when the one before was noticed; then hang up."""
+        """Do each step when the one before was noticed; then hang up. What the last connection was answered."""
+        return self.converse(steps, in_tls)[-1]
+
+    def converse(self, steps: Iterable[Step], in_tls: bool = False) -> list[bytes]:
+        """The same; what each connection was answered."""
         self.world = World(self.loop.call_soon, self.loop.time)
-        peer = TlsPeer(self) if in_tls else Peer(self)
+        self.blobs = Traffic(self.world, lambda what, error: self.world.bugs.append(error))
+        kind = TlsPeer if in_tls else Peer
+        peers = [kind(self)]
         try:
             for step in steps:
-                self._do(peer, step)
+                if isinstance(step, Another):
+                    peers.append(kind(self))
+                else:
+                    self._do(peers[-1], step)
                 for _ in range(3 + len(step) // 1024 if isinstance(step, bytes) else 3):
                     self.turn()
-                peer.read()
-            peer.reads = True
-            self.world.mailboxes.tick(self.loop.time() + 1)
-            self.world.turn.arm()
-            self.turn()
-            peer.read()
-            peer.hang_up()
-            self._wait(peer)
+                self._read(peers)
+            self._end(peers)
         finally:
-            peer.sock.close()
+            for peer in peers:
+                peer.sock.close()
         self.turn()
         self.world.judge()
         if self._contexts:
             context, self._contexts = self._contexts[0], []
             raise Broken(f"the loop met: {context.get('message')}") from context.get("exception")
-        return bytes(peer.answer)
+        return [bytes(peer.answer) for peer in peers]
+
+    def _read(self, peers: list["Peer"]) -> None:
+        for peer in peers:
+            peer.read()
+
+    def _end(self, peers: list["Peer"]) -> None:
+        """Everyone reads what is still to come, and hangs up; what the server remembers of them is gone then."""
+        for peer in peers:
+            peer.reads = True
+        self.world.mailboxes.tick(self.loop.time() + 1)
+        self.world.turn.arm()
+        self.turn()
+        self._read(peers)
+        for peer in peers:
+            peer.hang_up()
+        self._wait(peers)
+        if self.blobs.transfers or self.loop.run_until_complete(self.blobs.sweep(True)):
+            raise Broken("a transfer that nobody is at, or a file that is no blob")
 
     def _do(self, peer: "Peer", step: Step) -> None:
         if isinstance(step, Waits):
@@ -113,13 +172,15 @@ class Port:
         else:
             peer.send(step)
 
-    def _wait(self, peer: "Peer") -> None:
-        """Turn until the connection is forgotten."""
+    def _wait(self, peers: list["Peer"]) -> None:
+        """Turn until the connections are forgotten."""
         end = time.monotonic() + PATIENCE_S
         for number in itertools.count():
             self.turn()
-            peer.read()
-            if not self.listener.sources.total and not self.listener.greeting and not len(self.world.hub):
+            self._read(peers)
+            if not (
+                self.listener.sources.total or self.listener.greeting or len(self.world.hub) or self.blobs._running
+            ):
                 return
             if number > 50:
                 time.sleep(0.001)
@@ -216,17 +277,23 @@ def outcomes(answer: bytes) -> set[str]:
     """What stands in *answer* to one connection. Raises Broken for what a server never says."""
     if not answer:
         return {"nothing"}
-    head, end, rest = answer.partition(b"\r\n\r\n")
+    head, end, rest = answer.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n").partition(b"\r\n\r\n")
     status = head.split(b"\r\n", 1)[0]
     if not end or not status.startswith(b"HTTP/1.1 "):
         return _unclear(f"no HTTP: {answer[:60]!r}")
-    if status.startswith(b"HTTP/1.1 5"):
+    if status.startswith(b"HTTP/1.1 5") and status[9:12] not in (b"503", b"507"):
         return _unclear(f"the server calls itself broken: {status!r}")
     if not status.startswith(b"HTTP/1.1 101"):
-        if b"HTTP/1.1" in rest:
+        if b"HTTP/1.1 " in rest[_length(head) :]:
             return _unclear("two requests of one connection were answered")
         return {status.decode()}
     return {"101", *(_said(frame) for frame in _frames(rest))}
+
+
+def _length(head: bytes) -> int:
+    """What the head of an answer says of the length of its body; 0 if nothing."""
+    found = re.search(rb"\r\ncontent-length: (\d+)", head)
+    return int(found[1]) if found else 0
 
 
 def _said(frame: tuple[int, bytes]) -> str:

@@ -36,6 +36,12 @@ HTTP: Final = tuple(
         b"|Expect: 100-continue\r\n|PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     ).split(b"|")
 )
+BLOBS: Final = tuple(
+    (
+        b"PATCH |Upload-Secret: |Upload-Length: 272\r\n|Upload-Length: |Upload-Offset: 0\r\n|Upload-Offset: "
+        b"|Upload-Days: |Content-Length: 272\r\n|Range: bytes=|-|bytes=1-2|272|2048|99999999999999"
+    ).split(b"|")
+)
 PACKED: Final = (
     CUT,
     *(bytes([first]) for first in (0x80, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0x96, 0xA0, 0xC0, 0xC2, 0xC3)),
@@ -96,6 +102,15 @@ TARGETS: Final[dict[str, Target]] = {
         ("server/gateway/websocket.py#WebSocket,upgrade", "server/gateway/connection.py#Turn,Connection"),
         (*PACKED, *STEPS),
         share=2,
+    ),
+    "blob_requests": Target(
+        targets.blob_requests,
+        (
+            "server/gateway/blobs.py#BlobTraffic,_Exchange,_Transfer,_Conflict,_LengthRequired,_progress",
+            "server/services/blobs.py",
+            "server/stores/objects.py",
+        ),
+        (CUT, CUT + b"\xc0", targets.BLOB, targets.SECRET_TEXT, *BLOBS, *HTTP),
     ),
     "inside_tls": Target(
         targets.inside_tls,

@@ -8,8 +8,10 @@ It knows no fuzzer: `python -m tests.fuzz` drives it, and `test_corpus.py` repla
 each is about.
 """
 
+import base64
 import contextlib
 import functools
+import hashlib
 import re
 import socket
 import tempfile
@@ -37,7 +39,7 @@ from taube.wire.packing import Unpacker, pack
 from tests.fuzz import files
 from tests.fuzz import world as w
 from tests.fuzz.lines import Lines
-from tests.fuzz.port import Port, Reads, Step, Waits, outcomes
+from tests.fuzz.port import Another, Port, Reads, Step, Waits, outcomes
 from tests.fuzz.service import AnyService
 
 CUT: Final = b"\xc1\xc1"
@@ -222,6 +224,19 @@ def masked(first: int, payload: bytes) -> bytes:
     else:
         length = b"\xff" + size.to_bytes(8, "big")
     return bytes([first]) + length + bytes(4) + payload
+
+
+SECRET: Final = bytes(range(32))
+SECRET_TEXT: Final = base64.urlsafe_b64encode(SECRET).rstrip(b"=")
+BLOB: Final = b"/v1/blobs/" + base64.urlsafe_b64encode(hashlib.sha256(SECRET).digest()).rstrip(b"=")
+
+
+def blob_requests(data: bytes) -> Outcomes:
+    """Any bytes, in pieces, on several connections: a piece that begins with 0xC0 goes on with the next one."""
+    steps: list[Step] = []
+    for piece in pieces(data)[:64]:
+        steps += [Another(), piece[1:]] if piece[:1] == b"\xc0" else [piece]
+    return {found for answer in _port().converse(steps) for found in outcomes(answer)}
 
 
 def inside_tls(data: bytes) -> Outcomes:

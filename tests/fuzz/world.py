@@ -85,7 +85,7 @@ _SMALL: Final = MailboxSettings(
 """Bounds that a short input can reach."""
 
 
-class _Metrics:
+class Metrics:
     """Keeps nothing; INTERNAL among the refusals is a bug that somebody swallowed."""
 
     def count(self, name: str, amount: float = 1, reason: str = "") -> None:
@@ -123,7 +123,7 @@ class World:
             limits=self.limits,
             time=self,
             random=fixed_random,
-            metrics=_Metrics(),
+            metrics=Metrics(),
             log_bug=self.bugs.append,
             check_push=_check_push,
         )
