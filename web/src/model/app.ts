@@ -195,6 +195,10 @@ export class App {
   }
 
   closeCard(name: string): void {
+    if (name === "update") {
+      this.update.value = null; // the next build is offered again
+      return;
+    }
     this.closed.value = new Set([...this.closed.value, name]);
     this.platform.remember("closed", [...this.closed.value].join(" "));
   }

@@ -202,11 +202,14 @@ function Preview({ chat }: { chat: Chat }) {
   if (chat.draft)
     return (
       <>
-        <span class="draft">{t("list.draft")}</span> <bdi>{plain(chat.draft)}</bdi>
+        <span class="draft">{t("list.draft")}</span>
+        <span class="preview-text" dir="auto">
+          {plain(chat.draft)}
+        </span>
       </>
     );
   const last = chat.last;
-  if (!last) return <span>{t(chat.waiting ? "chat.waiting" : "list.noMessages")}</span>;
+  if (!last) return <span class="preview-text">{t(chat.waiting ? "chat.waiting" : "list.noMessages")}</span>;
   return (
     <>
       {last.mine && last.kind !== "notice" && (
@@ -220,23 +223,22 @@ function Preview({ chat }: { chat: Chat }) {
   );
 }
 
-export function PreviewOf({ message }: { message: Message }) {
-  switch (message.kind) {
-    case "text":
-      return <bdi>{plain(message.text)}</bdi>;
-    case "media":
-      return (
-        <>
-          <Icon name="picture" size={16} /> <bdi>{message.text ? plain(message.text) : t("message.photo")}</bdi>
-        </>
-      );
-    case "notice":
-      return <span>{noticeText(message)}</span>;
-    case "gap":
-      return <span>{t("message.gap", { count: message.gapCount })}</span>;
-    default:
-      return <span>{t("message.unknown")}</span>;
-  }
+function PreviewOf({ message }: { message: Message }) {
+  const words = {
+    text: () => plain(message.text),
+    media: () => (message.text ? plain(message.text) : t("message.photo")),
+    notice: () => noticeText(message),
+    gap: () => t("message.gap", { count: message.gapCount }),
+    unknown: () => t("message.unknown"),
+  }[message.kind]();
+  return (
+    <>
+      {message.kind === "media" && <Icon name="picture" size={16} />}
+      <span class="preview-text" dir="auto">
+        {words}
+      </span>
+    </>
+  );
 }
 
 function ChatMenu({ chat, onClose }: { chat: Chat; onClose: () => void }) {
