@@ -11,9 +11,10 @@ import pytest
 from taube.client import contacts
 from taube.client.contacts import Claimed, parse_contact_link
 from taube.client.e2e import KIND_GROUP, SUITE_HYBRID, GroupContext, Received, StrangerMail
+from taube.client.inbox import Delivery
 from taube.client.store import Chat
 from taube.wire.errors import ACCOUNT_UNKNOWN, RATE_LIMITED
-from taube.wire.messages import FetchCertificate, Send
+from taube.wire.messages import Deliver, FetchCertificate, Send
 from tests.client.fake_server import Client, World, friends
 from tests.spec import spec
 
@@ -85,6 +86,32 @@ def test_an_envelope_seen_first_under_another_address_is_read_all_the_same(world
         await world.settle()
         assert bob.texts("alice") == ["hi"]
         assert alice.states("bob") == ["delivered"]
+
+    run(story())
+
+
+@spec("DEV-03")
+@pytest.mark.parametrize("body", [b"junk of any kind", None])
+def test_an_envelope_that_was_decided_is_not_opened_again(world: World, body: bytes | None) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")
+        serial = bob.store.addresses("link")[0].serial
+        if body is None:
+            await alice.account.chat("bob").send_text("once")
+            await alice.engine.send()
+            (event,) = [each for each in bob.link.arrived if isinstance(each, Deliver)]
+            serial, sent = bytes(event.serial), bytes(event.body)
+            await world.settle()
+        else:
+            sent = body
+            bob.engine.inbox.receive([Delivery(serial, sent)])
+        opened = []
+        core = bob.vault.core
+        for name in ("receive", "open_from_stranger"):
+            setattr(core, name, lambda *arguments, name=name: opened.append(name))
+        bob.engine.inbox.receive([Delivery(serial, sent)] * 3)
+        assert opened == []
+        assert bob.texts("alice") == (["once"] if body is None else [])
 
     run(story())
 
