@@ -352,9 +352,11 @@ async def test_whoever_asks_and_asks_and_never_reads_the_answers_is_cut_off(serv
 async def test_addresses_that_lead_nowhere_are_gone_and_remembered_nowhere(server: FaultyServer) -> None:
     async with witnessed(server, grows_kb=20_000) as folk:
         bob, carol = await folk.members(2)
-        device = await folk.online(carol)
+        device = await folk.online(bob)
         minted = (await device.mint())[0]
         await device.call(lambda n: m.RevokeAddress(n, minted.serial))
+        await device.close()
+        device = await folk.online(carol)
         await device.call(lambda n: m.DeleteAccount(n))
         altered = [bytes((bob.address[0],)) + os.urandom(40) for _ in range(1000)]
         sender = await folk.connect()
