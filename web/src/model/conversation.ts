@@ -322,6 +322,7 @@ export class Conversation {
     };
     this.#keys.set(message.id, message.id);
     if (!this.after.value) this.messages.value = [...this.messages.value, message];
+    this.divider.value = 0;
     this.target.value = { n: Number.MAX_SAFE_INTEGER, flash: false };
     return message;
   }

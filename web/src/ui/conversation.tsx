@@ -1,7 +1,7 @@
 /** The screen of a chat: who it is with, its messages, what to do with a stranger's request, and where one writes. */
 
 import { useComputed, useSignal } from "@preact/signals";
-import { useEffect, useMemo } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo } from "preact/hooks";
 import type { Chat, Hex, Message, Photo } from "../client/api";
 import { failureOf } from "../model/app";
 import { plain } from "../model/format";
@@ -25,7 +25,7 @@ export function ConversationScreen({ id, at }: { id: Hex; at: number }) {
   const photo = useSignal<Photo | null>(null);
   const dropping = useSignal(false);
   const known = chat !== undefined;
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!known) return;
     conversation.open(at);
     return () => conversation.close();

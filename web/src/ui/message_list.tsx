@@ -55,6 +55,13 @@ export function MessageList({ chat, conversation, onMenu, onPhoto }: Props) {
       return message ? conversation.keyOf(message) : String(index);
     },
     estimate: (index) => estimate(messages[index]),
+    begin: (heightPx) => {
+      const target = conversation.target.peek();
+      const at = target ? messages.findIndex((each) => each.n >= target.n) : -1;
+      const above = at >= 0 ? messages.slice(0, at) : messages;
+      const px = above.reduce((sum, each) => sum + estimate(each), 0);
+      return Math.max(0, at >= 0 ? px : px - heightPx);
+    },
     onChange: () => look(),
   });
 

@@ -51,6 +51,7 @@ export function startRouter(): string | null {
   const opened = /\/[ic]$/.test(pathname) && hash.length > 1 ? href : null;
   if (/\/[ic]$/.test(pathname)) history.replaceState({ depth: 0, overlays: 0 }, "", "/");
   else if (!history.state) history.replaceState({ depth: 0, overlays: 0 }, "");
+  depthNow = step().depth;
   route.value = parse(location.hash);
   addEventListener("popstate", follow);
   return opened;
@@ -90,6 +91,14 @@ function step(): Step {
   return { depth: state?.depth ?? 0, overlays: state?.overlays ?? 0 };
 }
 
+/** How deep one is; a link that was followed brings no state of its own along. */
+let depthNow = 0;
+
+function follows(): void {
+  if (history.state === null) history.replaceState({ depth: depthNow + 1, overlays: 0 }, "");
+  depthNow = step().depth;
+}
+
 /** Go to a screen; a sheet that is open closes, and its step in the history becomes the screen's. */
 export function go(to: Route, replace = false): void {
   if (backs > 0) {
@@ -102,6 +111,7 @@ export function go(to: Route, replace = false): void {
   const state = { depth: replace ? depth : depth + 1, overlays: 0 };
   if (replace || open.length > 0) history.replaceState(state, "", hrefOf(to));
   else history.pushState(state, "", hrefOf(to));
+  depthNow = state.depth;
   route.value = to;
 }
 
@@ -133,6 +143,7 @@ function follow(): void {
     if (backs === 0) for (const run of waiting.splice(0)) run();
     return;
   }
+  follows();
   const { overlays: wanted } = step();
   while (overlays.length > wanted) overlays.pop()?.();
   const to = parse(location.hash);

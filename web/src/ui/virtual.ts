@@ -18,6 +18,8 @@ interface Wanted {
   scroller: RefObject<HTMLElement | null>;
   /** The row that stays mounted although it is out of sight; -1: none. */
   kept: number;
+  /** Where the list begins, before anything was measured: the first rows to be made are those that are seen. */
+  begin: (heightPx: number) => number;
   /** After every change of what is in sight. */
   onChange: () => void;
 }
@@ -56,7 +58,14 @@ export function useRows(wanted: Wanted): Rows {
     },
   };
   if (made.current) made.current.setOptions(options);
-  else made.current = new Virtualizer<HTMLElement, HTMLElement>(options);
+  else {
+    const height = window.innerHeight;
+    made.current = new Virtualizer<HTMLElement, HTMLElement>({
+      ...options,
+      initialRect: { width: window.innerWidth, height },
+      initialOffset: () => wanted.begin(height),
+    });
+  }
   const rows = made.current;
   useLayoutEffect(() => rows._didMount(), []);
   useLayoutEffect(() => rows._willUpdate());

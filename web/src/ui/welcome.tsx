@@ -11,7 +11,7 @@ import { Icon } from "./icons";
 import { Problem } from "./parts";
 import { Pigeon } from "./pigeon";
 import { Scanner } from "./qr";
-import { go, overlay } from "./router";
+import { go, overlay, route } from "./router";
 import { ProfileForm } from "./settings";
 
 type StepName = "start" | "link" | "none" | "name";
@@ -68,7 +68,7 @@ export function WelcomeScreen() {
     const kept = app.openedLink.peek();
     try {
       await app.join(link.value, name, photo);
-      go(kept ? { name: "add" } : { name: "list" }, true);
+      if (route.value.name === "list") go(kept ? { name: "add" } : { name: "list" }, true);
     } catch (error) {
       problem.value = sentence(failureOf(error));
     } finally {
