@@ -1,6 +1,8 @@
 /** Someone on the command line of a test server: a home folder, and what one can do with it. */
 
-import type { TestServer } from "./server";
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
+import { PYTHON, type TestServer } from "./server";
 
 export class Person {
   private readonly home: string;
@@ -28,6 +30,11 @@ export class Person {
   async records(command: string, ...words: string[]): Promise<Record<string, unknown>[]> {
     const lines = (await this.run(command, "--json", ...words)).split("\n").filter((line) => line !== "");
     return lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+  }
+
+  /** What a Python program prints that finds the home folder in sys.argv[1], as a bot would. */
+  async program(code: string): Promise<string> {
+    return (await promisify(execFile)(PYTHON, ["-c", code, this.home], { timeout: 60_000 })).stdout;
   }
 
   /** The link that others add this person by. */

@@ -763,6 +763,7 @@ export class Account implements Engine {
     });
     try {
       if (!sync.owner) {
+        if (await sync.isAlone()) throw new UserError("offline");
         this.say({ taube: "ask", id, asked });
         await sync.until(() => answer !== null || sync.owner || this.phase === "deleted", ASK_MS);
       }
@@ -943,8 +944,9 @@ export class Account implements Engine {
         if (found === null) continue;
         events.push({ type: entry.kind === "changed" ? "changed" : "message", message: found.message });
       }
-      for (const chat of touched.values()) events.push({ type: "chat", chat: await snapshots.chat(tx, chat) });
-      return events;
+      // the chats first: whoever hears of a message finds it counted already
+      const chats = await snapshots.chats(tx, [...touched.values()]);
+      return [...chats.map((chat): EngineEvent => ({ type: "chat", chat })), ...events];
     });
     for (const event of events) this.tell(event);
     if (entries.some((entry) => entry.kind === "me")) await this.tellStatus();

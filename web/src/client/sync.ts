@@ -425,6 +425,12 @@ export class Sync {
     });
   }
 
+  /** Whether this engine was never started, as in a service worker, and no other has the device connection. */
+  async isAlone(): Promise<boolean> {
+    if (this.tasks.length > 0) return false;
+    return this.locks.request(DEVICE_LOCK, { ifAvailable: true }, async (lock) => lock !== null);
+  }
+
   /** End the loops and the connections. What was not sent stays in the outbox. Idempotent. */
   async stop(): Promise<void> {
     this.stopping.abort();

@@ -8,7 +8,7 @@
  */
 
 import { hex, joined } from "../bytes";
-import { UserError } from "./errors";
+import { isFailure, UserError } from "./errors";
 import type { Outbox } from "./outbox";
 import type { Chore, MediaRow, Message, Tx } from "./store";
 import type { Vault } from "./vault";
@@ -165,7 +165,9 @@ export class Uploads {
     await this.vault.ready();
     try {
       const data = await this.moving(message, (progress) => this.files.download(media, progress));
-      await this.became(message, "here", data);
+      await this.became(message, "here", data).catch((error: unknown) => {
+        if (!isFailure(error)) throw error; // no room to keep it: it can be shown all the same
+      });
       return data;
     } catch (error) {
       if (error instanceof UserError && error.code === "file_gone") await this.became(message, "gone");

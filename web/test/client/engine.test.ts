@@ -26,6 +26,10 @@ test("two people write to each other", async () => {
   const chat = await bob.chatWith("Alice");
   await bob.account.markRead(chat.id, Number.MAX_SAFE_INTEGER);
   await alice.settled("Bob", "hello", "read");
+  const heard = bob.events.find(
+    (event) => event.type === "message" || (event.type === "chat" && event.chat.unread > 0),
+  );
+  expect(heard?.type, "a chat counts its message before the message is told").toBe("chat");
   const { messages } = await bob.account.messages(chat.id, { limit: 10 });
   const answered = messages.find((message) => message.text === "hello");
   await bob.account.sendText(chat.id, "hello yourself", answered ?? null);
@@ -36,6 +40,27 @@ test("two people write to each other", async () => {
   expect(alice.bugs).toEqual([]);
   expect(bob.bugs).toEqual([]);
 });
+
+/** Answers typing with typing, and ends with the first text. */
+const LISTENER = `
+import asyncio, sys
+from taube.client.account import Account
+from taube.client.events import MessageReceived, Typing
+
+async def main():
+    async with Account.open(sys.argv[1]) as me:
+        chat, typed = me.chat("Alice"), False
+        async for event in me.events():
+            if isinstance(event, Typing) and event.active and not typed:
+                typed = True
+                print(event.sender, "is typing")
+                await chat.typing()
+            if isinstance(event, MessageReceived) and event.message.kind == "text" and not event.message.mine:
+                print(event.message.text)
+                return
+
+asyncio.run(main())
+`;
 
 test("a person on the command line and one in the browser write to each other", async () => {
   const [alice, bob] = await Promise.all([world.someone("Alice"), Person.join(world.server, "bob")]);
@@ -51,6 +76,13 @@ test("a person on the command line and one in the browser write to each other", 
   expect(read.map((record) => record.text)).toEqual(["hello from the browser"]);
   await alice.settled("bob", "hello from the browser", "read");
   await alice.account.markRead(request.id, Number.MAX_SAFE_INTEGER);
+  const listening = bob.program(LISTENER);
+  await alice.until(async () => {
+    await alice.account.typing(request.id, true);
+    return alice.events.some((event) => event.type === "typing" && event.active && event.senderName === "bob");
+  }, "bob typing");
+  await alice.account.sendText(request.id, "an answer", await alice.message("bob", "hello from the command line"));
+  expect((await listening).trim().split("\n")).toEqual(["Alice is typing", "an answer"]);
   const { digits } = await alice.account.safetyNumber(request.id);
   expect((await bob.run("verify", "Alice")).replace(/\D/g, "")).toContain(digits);
   expect(alice.bugs).toEqual([]);
@@ -157,6 +189,9 @@ test("a service worker that is woken says what is new, and leaves the mailbox to
   expect(await waking).toMatchObject({ elsewhere: true, messages: [{ message: { text: "and again" } }] });
   await other.close();
   await tab.close();
+  const idle = await bob.browser.open({ live: false });
+  await expect(idle.account.knows()).rejects.toMatchObject({ code: "offline" });
+  await idle.close();
   const early = await bob.browser.open({ live: false });
   const slow = early.account.wake();
   const late = await bob.browser.open();

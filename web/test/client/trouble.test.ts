@@ -40,6 +40,7 @@ for (const when of ["before", "after"] as const) {
   test(`a sender that crashes ${when} any commit loses nothing and repeats nothing`, async () => {
     const [alice, bob] = await world.friends("Alice", "Bob");
     let tab = alice;
+    let crashes = 0;
     const written: string[] = [];
     for (let at = 1; at <= 4; at++) {
       const text = `crash at ${at}`;
@@ -51,6 +52,7 @@ for (const when of ["before", "after"] as const) {
         await tab.settled("Bob", text, "delivered");
       } catch {
         expect(tab.crashed).toBe(true);
+        crashes += 1;
       }
       await tab.die();
       tab = await alice.browser.open();
@@ -58,6 +60,7 @@ for (const when of ["before", "after"] as const) {
     }
     await tab.say("Bob", "end");
     await tab.settled("Bob", "end", "delivered");
+    expect(crashes).toBeGreaterThan(1);
     expect(await bob.texts("Alice")).toEqual([...written, "end"]);
     expect(bob.bugs).toEqual([]);
   });
@@ -65,6 +68,7 @@ for (const when of ["before", "after"] as const) {
   test(`a receiver that crashes ${when} any commit loses nothing and repeats nothing`, async () => {
     const [alice, bob] = await world.friends("Alice", "Bob");
     let tab = bob;
+    let crashes = 0;
     const written: string[] = [];
     for (let at = 1; at <= 4; at++) {
       await tab.until(async () => (await tab.account.status()).connection.caughtUp);
@@ -75,10 +79,12 @@ for (const when of ["before", "after"] as const) {
       }
       await alice.settled("Bob", `${at}b`, "kept");
       await new Promise((resolve) => setTimeout(resolve, 100));
+      crashes += Number(tab.crashed);
       await tab.die();
       tab = await bob.browser.open();
     }
     await alice.settled("Bob", written.at(-1) ?? "", "delivered");
+    expect(crashes).toBeGreaterThan(1);
     expect(await tab.texts("Alice")).toEqual(written);
     expect(alice.bugs).toEqual([]);
   });
