@@ -87,11 +87,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options in *arguments*. Ends the process with 64 for mistakes, 0 after `--help` and `--version`."""
     parser = _make_parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(_options_first(list(sys.argv[1:] if arguments is None else arguments)))
     if options.command is None:
         parser.print_help(sys.stderr)
         raise SystemExit(EX_USAGE)
     return options
+
+
+def _options_first(arguments: list[str]) -> list[str]:
+    """Of `send`, the options before the words: argparse gives up an optional word when an option stands before it."""
+    if arguments[:1] != ["send"]:
+        return arguments
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options, words = arguments[:1], list[str]()
+    rest = iter(arguments[1:end])
+    for argument in rest:
+        if argument in ("--file", "--home"):
+            options += [argument, *(value for value in [next(rest, None)] if value is not None)]
+        else:
+            (options if argument.startswith("-") and len(argument) > 1 else words).append(argument)
+    return [*options, *words, *arguments[end:]]
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -206,13 +221,16 @@ def _add_client_commands(commands: Any) -> None:
     ):
         add(name, about).add_argument("chat", metavar="CHAT", help="name or id of the chat")
 
-    send = add("send", "send a text; returns 0 once it is kept, 75 if it waits")
+    send = add("send", "send a text or a file; returns 0 once it is kept, 75 if it waits")
     send.add_argument("chat", metavar="CHAT", help="name or id of the chat")
     send.add_argument("text", metavar="TEXT", nargs="?", help="the text (default: what comes from standard input)")
+    send.add_argument("--file", type=Path, metavar="PATH", help="a file or photo to send; TEXT is its caption")
+    send.add_argument("--as-is", action="store_true", help="do not take out where and when a photo was taken")
 
     read = add("read", "print new messages, each one once")
     read.add_argument("chat", metavar="CHAT", nargs="?", help="name or id of a chat (default: all)")
     read.add_argument("--json", action="store_true", help="one JSON object per line")
+    read.add_argument("--save", type=Path, metavar="DIR", help="save the files that came, without replacing any")
     read.add_argument("--follow", action="store_true", help="go on until interrupted")
     read.add_argument("--wait", type=_seconds, default=0.0, metavar="SECONDS", help="wait so long for a first message")
 

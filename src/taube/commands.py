@@ -14,9 +14,9 @@ from typing import Final
 
 from taube.client.account import Account, Chat
 from taube.client.content import MAX_TEXT_BYTES
-from taube.client.errors import DeviceReplaced, UserError
-from taube.client.events import Connected, Disconnected, Message
-from taube.exits import EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, EX_USAGE
+from taube.client.errors import DeviceReplaced, TryLater, UserError
+from taube.client.events import Connected, Disconnected, Media, Message
+from taube.exits import EX_DATAERR, EX_NOINPUT, EX_NOPERM, EX_TEMPFAIL, EX_USAGE
 from taube.terminal import Terminal, qr_code, safe_line, safe_text
 
 SEND_TIMEOUT_S: Final = 20.0
@@ -179,19 +179,27 @@ async def _verify(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 async def _send(options: argparse.Namespace, terminal: Terminal) -> int:
-    text = options.text if options.text is not None else _text_from_input(terminal)
-    if not text.strip():
+    if options.file is not None:
+        text = options.text or ""
+    else:
+        text = options.text if options.text is not None else _text_from_input(terminal)
+    if not text.strip() and options.file is None:
         raise UserError("There is no text to send: give it behind the chat, or on standard input.", EX_DATAERR)
     async with _open(options, terminal) as me:
         chat = await _find(me, options.chat)
         name = safe_line(chat.name)
         with terminal.progress("sending"):
-            message = await chat.send_text(_as_unicode(text))
+            if options.file is None:
+                message = await chat.send_text(_as_unicode(text))
+            else:
+                message = await chat.send_file(options.file, _as_unicode(text), as_is=options.as_is)
             state = await me.settle(message, LOOK_TIMEOUT_S if chat.is_waiting else SEND_TIMEOUT_S)
         if state not in NOT_KEPT:
             return 0
         problem = me.problem
         if isinstance(problem, DeviceReplaced):
+            raise problem
+        if state == "failed" and options.file is not None and problem is not None:
             raise problem
         if state == "failed":
             terminal.warn(
@@ -231,19 +239,59 @@ async def _read(options: argparse.Namespace, terminal: Terminal) -> int:
     async with _open(options, terminal) as me:
         chat = await _find(me, options.chat) if options.chat is not None else None
         show = _print_json if options.json else _print_message
+        saver = Saver(me, options.save, terminal) if options.save is not None else None
         telling = asyncio.create_task(_tell_connection(me, terminal)) if options.follow and terminal.can_ask else None
         if options.follow:
             terminal.hint("Waiting for messages; Ctrl-C ends.")
         try:
             async for batch in me.read(chat, wait_s=options.wait, follow=options.follow):
+                saved = await saver.save(batch) if saver is not None else {}
                 for message in batch:
-                    show(message, terminal)
+                    show(message, terminal, saved.get(message.id))
         finally:
             if telling is not None:
                 telling.cancel()
+        if saver is not None and saver.problem is not None:
+            return saver.problem.exit_code
         if not await me.synchronise(0) and me.problem is not None:
             raise me.problem
     return 0
+
+
+class Saver:
+    """Saves the files of messages into a folder. What cannot be had any more is told in one sentence, once, and the
+    others go on; what may be had later stops the reading, so that its message is read again."""
+
+    def __init__(self, me: Account, folder: Path, terminal: Terminal) -> None:
+        if not folder.is_dir():
+            raise UserError(f"There is no folder {folder} to save files in.", EX_NOINPUT)
+        self._me = me
+        self._folder = folder
+        self._terminal = terminal
+        self.problem: UserError | None = None
+
+    async def save(self, batch: list[Message]) -> dict[str, str]:
+        """Message id -> where its file is now, or nothing where it could not be saved. Raises TryLater."""
+        saved: dict[str, str] = {}
+        try:
+            for message in batch:
+                if message.media is not None and not message.mine:
+                    await self._save(message, saved)
+        except BaseException:
+            for path in saved.values():  # they are saved when their messages are read again
+                Path(path).unlink(missing_ok=True)
+            raise
+        return saved
+
+    async def _save(self, message: Message, saved: dict[str, str]) -> None:
+        try:
+            with self._terminal.progress("fetching a file"):
+                saved[message.id] = str(await self._me.fetch(message, self._folder))
+        except TryLater:
+            raise
+        except UserError as error:
+            self._terminal.warn(str(error))
+            self.problem = error
 
 
 async def _tell_connection(me: Account, terminal: Terminal) -> None:
@@ -259,18 +307,43 @@ async def _tell_connection(me: Account, terminal: Terminal) -> None:
             away = False
 
 
-def _print_json(message: Message, terminal: Terminal) -> None:
+def _print_json(message: Message, terminal: Terminal, saved: str | None) -> None:
     record: dict[str, object] = {"id": message.id, "chat": message.chat, "from": message.sender}
     record |= {"sent_at": _iso(message.sent_at_ms), "kind": message.kind, "text": message.text}
+    if message.reply_to:
+        record["reply_to"] = message.reply_to
+    if (media := message.media) is not None:
+        record |= {"media_type": media.media_type, "size": media.size, "name": media.name}
+        record |= {"width": media.width, "height": media.height} if media.width and media.height else {}
+        record |= {"saved": saved} if saved is not None else {}
     terminal.json(record)
 
 
-def _print_message(message: Message, terminal: Terminal) -> None:
+def _print_message(message: Message, terminal: Terminal, saved: str | None) -> None:
     sender, chat = safe_line(message.sender), safe_line(message.chat_name)
     where = sender if chat in (sender, "") else f"{chat} · {sender}"
     when = terminal.dim(_local(message.sent_at_ms))
     text = safe_text(message.text, "    ")
-    terminal.line(f"{when}  {terminal.colour_of(where)}  {terminal.dim(text) if message.kind != 'text' else text}")
+    if message.media is not None:
+        words = f"[{_media_in_words(message.media)}{f', saved as {safe_line(saved)}' if saved else ''}]"
+        text = f"{terminal.dim(words)} {text}".rstrip()
+    elif message.kind != "text":
+        text = terminal.dim(text)
+    terminal.line(f"{when}  {terminal.colour_of(where)}  {text}")
+
+
+def _media_in_words(media: Media) -> str:
+    """Such as “photo pigeon.jpg, 1536 x 2048, 183 kB”."""
+    kinds = {"image": "photo", "video": "film", "audio": "sound"}
+    parts = [f"{kinds.get(media.media_type.partition('/')[0], 'file')} {safe_line(media.name)}".rstrip()]
+    parts += [f"{media.width} x {media.height}"] if media.width and media.height else []
+    size = float(media.size)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            parts.append(f"{size:.0f} {unit}" if unit == "bytes" or size >= 10 else f"{size:.1f} {unit}")
+            break
+        size /= 1000
+    return ", ".join(parts)
 
 
 # ---------------------------------------------------------------- helpers

@@ -179,6 +179,34 @@ def test_receipts_are_owed_to_open_chats_only_and_the_higher_one_counts(home: Ho
     store.close()
 
 
+def as_of_schema_2(store: Store) -> None:
+    """Take away what came later."""
+    store._run("DROP TABLE uploads")
+    for column in ("reply_to", "content"):
+        store._run(f"ALTER TABLE messages DROP COLUMN {column}")
+    store._run("PRAGMA user_version = 2")
+
+
+def test_a_home_of_schema_2_is_upgraded_with_its_messages_and_takes_files(home: Home) -> None:
+    store = Store.create(home, os.urandom)
+    fresh = store._rows("SELECT name, type FROM pragma_table_info('messages')")
+    with store.write():
+        as_of_schema_2(store)
+        columns = "id, chat, sender, sequence, sent_at_ms, kind, text, state, unread"
+        values = (b"m" * 16, b"c" * 16, b"s" * 32, 1, 5, "text", "of old", "received", 1)
+        store._run(f"INSERT INTO messages ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *values)
+    store.close()
+    store = Store.open(home)
+    assert store._value("PRAGMA user_version") == SCHEMA_VERSION
+    assert store._rows("SELECT name, type FROM pragma_table_info('messages')") == fresh
+    (old,) = store.messages(b"c" * 16, 10)
+    assert (old.text, old.reply_to, old.content) == ("of old", b"", None)
+    with store.write():
+        store.add_upload(b"c" * 16, b"n" * 16, b"content", b"s" * 32, 7)
+    assert [upload.secret for upload in store.uploads()] == [b"s" * 32]
+    store.close()
+
+
 def test_a_home_of_schema_1_is_upgraded_and_its_requests_are_counted(home: Home) -> None:
     from taube.client.store import Chat, Group
 
@@ -189,6 +217,7 @@ def test_a_home_of_schema_1_is_upgraded_and_its_requests_are_counted(home: Home)
             peer = b"p" * 32 if name == b"a" else None
             store.add_chat(Chat(name * 16, name.decode(), "link", 0, state, peer, group, 1, 0))
             store.put_group(Group(group, name * 16, name * 16, 1, "current", 0, None, b"serial01"))
+        as_of_schema_2(store)
         store._run("DROP TABLE requests")
         store._run("PRAGMA user_version = 1")
     store.close()

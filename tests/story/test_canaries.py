@@ -14,6 +14,7 @@ from taube.testing import Person, Server, free_port, meet, succeeded, temporary_
 from tests.spec import spec
 
 NAMES = ("Canaria Zwitscher", "Kanarius Vogelsang")
+FILE = ("canary-portrait-3312.bin", "what only the file of the canary says 9083")
 TEXTS = ("the yellow bird sings at midnight 7781", "a feather in the letterbox 4410")
 ADDRESS = "127.77.88.99"
 
@@ -21,7 +22,7 @@ ADDRESS = "127.77.88.99"
 def planted() -> list[bytes]:
     """Every canary in the forms in which it might have been written down."""
     forms = []
-    for text in (*NAMES, *TEXTS):
+    for text in (*NAMES, *TEXTS, *FILE):
         raw = text.encode()
         forms += [raw, raw.hex().encode(), text.encode("utf-16-le"), json.dumps(text).strip('"').encode()]
         forms += [base64.b64encode(raw)[:-4], base64.urlsafe_b64encode(raw)[:-4]]
@@ -84,7 +85,7 @@ class Relay:
         writer.close()
 
 
-@spec("CNT-30")
+@spec("CNT-30", "BLB-11")
 def test_no_canary_is_in_any_byte_that_the_server_wrote(tmp_path: Path) -> None:
     listen_port = free_port()
     canaries = [*planted(), ADDRESS.encode(), socket.inet_aton(ADDRESS)]
@@ -100,9 +101,13 @@ def test_no_canary_is_in_any_byte_that_the_server_wrote(tmp_path: Path) -> None:
             assert search(server, canaries) == []
             assert [record["text"] for record in second.read()] == [TEXTS[0]]
             succeeded(second.run("send", first.name, TEXTS[1]))
+            (tmp_path / FILE[0]).write_text(FILE[1] * 5_000)
+            succeeded(second.run("send", first.name, TEXTS[0], "--file", str(tmp_path / FILE[0])))
+            assert any(path.is_file() for path in (server.data / "blobs").rglob("*"))
             server.kill()
             server.start()
-            assert [record["text"] for record in first.read()] == [TEXTS[1]]
+            assert [record["text"] for record in first.read("--save", str(tmp_path))] == [TEXTS[1], TEXTS[0]]
+            assert (tmp_path / FILE[0]).with_stem(f"{Path(FILE[0]).stem}-2").read_text() == FILE[1] * 5_000
             assert relay.carried >= 10
             assert search(server, canaries) == []
             server.stop()

@@ -28,7 +28,7 @@ def run_script(text: str, folder: Path, server: Server) -> subprocess.CompletedP
 
 
 def test_every_python_block_is_run_or_is_the_one_line_of_a_conftest() -> None:
-    assert set(SNIPPETS) == {"echo", "join", "read", "errors", "test"}
+    assert set(SNIPPETS) == {"echo", "join", "read", "files", "errors", "test"}
     assert DOCUMENT.count("```python") == len(SNIPPETS) + 1
 
 
@@ -84,6 +84,11 @@ def test_the_joining_and_reading_blocks_run(taube_server: Server, tmp_path: Path
     read = run_script(SNIPPETS["read"] + "asyncio.run(main())", tmp_path, taube_server)
     assert read.stderr == ""
     assert read.stdout.splitlines()[-1].endswith(" Alice Hello!")
+    (tmp_path / "notes.txt").write_text("coo")
+    (tmp_path / "saved").mkdir()
+    files = run_script(SNIPPETS["files"] + "asyncio.run(main('notes.txt', 'saved'))", tmp_path, taube_server)
+    assert files.stderr == ""
+    assert files.stdout.splitlines() == ["kept", "text/plain 3 notes.txt", "saved/notes.txt"]
 
 
 def test_the_testing_block_runs(alice: Person, bob: Person) -> None:

@@ -10,6 +10,8 @@ Errors are `client.errors.UserError`: one sentence and an exit code. This file t
 (names, hexadecimal ids, snapshots) and the engine's; what happens, happens in sync.py and below. Source: docs/sdk.md.
 """
 
+import asyncio
+import io
 import os
 import secrets
 import time
@@ -20,7 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, NamedTuple
 
-from taube.client import content
+from taube.client import content, photos
+from taube.client.blobs import Blobs
 from taube.client.contacts import ContactLink, clean_name, contact_link, one_line
 from taube.client.content import ContentError, Text
 from taube.client.devices import parse_invitation
@@ -34,6 +37,7 @@ from taube.client.events import (
     Disconnected,
     Event,
     Kind,
+    Media,
     Message,
     MessageChanged,
     MessageReceived,
@@ -41,6 +45,7 @@ from taube.client.events import (
     Notice,
     Typing,
 )
+from taube.client.files import clean_file_name, media_type_of, numbered, shortened
 from taube.client.home import Home
 from taube.client.network import DeviceLink, Network
 from taube.client.store import Chat as ChatRow
@@ -86,28 +91,83 @@ class Chat:
         self.is_waiting: bool = group is not None and group.standing == "rejoin"
         """Whether another device of the chat has to let this one in first, as after its home was copied."""
 
-    async def send_text(self, text: str) -> Message:
+    async def send_text(self, text: str, *, reply_to: Message | None = None) -> Message:
         """Write to the chat. Returns once the message is durably in the outbox; `Account.settle` waits for more.
 
-        *text*: 1 to 16,384 bytes of UTF-8. Raises WrongInput for a text outside of that, or a blocked chat;
-        DeviceReplaced once this device is known to be no longer the account's.
+        *text*: 1 to 16,384 bytes of UTF-8. *reply_to*: a message of this chat that is answered. Raises WrongInput for a
+        text outside of that, or a blocked chat; DeviceReplaced once this device is known to be no longer the account's.
         """
-        if self._account._engine.fatal is not None:
-            raise self._account._engine.fatal
-        row = self._account._row(self._row.id)
-        if row.state == "blocked":
-            raise WrongInput(f"{row.name} is blocked: accept the chat first.")
-        if row.state == "request":
-            row = self._account._engine.contacts.accept(row)
+        row = self._writable()
+        answered = self._answered(reply_to)
         try:
             message = self._account._engine.outbox.queue(
-                row, lambda message, sequence, at_ms: Text(message, sequence, at_ms, text), shown_as=text
+                row,
+                lambda message, sequence, at_ms: Text(message, sequence, at_ms, text, answered),
+                shown_as=text,
+                reply_to=answered,
             )
         except ContentError as error:
             raise WrongInput(
                 f"A message has 1 to {content.MAX_TEXT_BYTES} bytes of text; this one has {len(text.encode())}."
             ) from error
         return self._account._message(row.id, message)
+
+    async def send_file(
+        self, path: str | os.PathLike[str], caption: str = "", *, as_is: bool = False, reply_to: Message | None = None
+    ) -> Message:
+        """Send a file, sealed. Returns once it lies sealed in the home and the message is held until it is uploaded;
+        `Account.settle` waits for more. The file at *path* may be changed or deleted afterwards.
+
+        A photo loses what it tells of where and when it was taken, and is turned upright; with *as_is* it goes as it
+        is, as every other kind of file does. *caption*: up to 16,384 bytes of UTF-8. Raises WrongInput for a picture or
+        film that cannot be cleaned, a file above 1 GiB, or what `send_text` refuses; DeviceReplaced; OSError.
+        """
+        row, file, files = self._writable(), Path(path), self._account._engine.files
+        answered = self._answered(reply_to)
+        media_type, photo = media_type_of(file.name), None
+        with file.open("rb") as source:
+            size = os.fstat(source.fileno()).st_size
+            if photos.is_picture_or_film(media_type) and not as_is:
+                photo = await asyncio.to_thread(lambda: photos.cleaned(source.read(photos.MOST_BYTES)))
+            sealed = await files.seal(io.BytesIO(photo.data) if photo else source, len(photo.data) if photo else size)
+
+        def make(message: bytes, sequence: int, at_ms: int) -> content.Media:
+            return content.Media(
+                *(message, sequence, at_ms, sealed.name, sealed.key, sealed.hash, sealed.size),
+                photo.media_type if photo else media_type,
+                *((photo.width, photo.height) if photo else (0, 0)),
+                caption=caption,
+                reply_to=answered,
+                name=shortened(file.name),
+            )
+
+        try:
+            message = self._account._engine.outbox.hold(row, make, sealed.secret)
+        except ContentError as error:
+            files.discard(sealed.secret)
+            raise WrongInput(
+                f"A caption has at most {content.MAX_TEXT_BYTES} bytes of text; this one has {len(caption.encode())}."
+            ) from error
+        return self._account._message(row.id, message)
+
+    def _writable(self) -> ChatRow:
+        """The chat, accepted if it was not. Raises WrongInput, DeviceReplaced."""
+        if self._account._engine.fatal is not None:
+            raise self._account._engine.fatal
+        row = self._account._row(self._row.id)
+        if row.state == "blocked":
+            raise WrongInput(f"{row.name} is blocked: accept the chat first.")
+        return self._account._engine.contacts.accept(row) if row.state == "request" else row
+
+    def _answered(self, message: Message | None) -> bytes:
+        """What an answer to *message* names."""
+        if message is None:
+            return b""
+        number = bytes.fromhex(message.id)
+        row = next((row for row in self._account._store.messages_of_id(self._row.id, number)), None)
+        if row is None or row.kind not in ("text", "media"):
+            raise WrongInput("What is to be answered is no message of this chat.")
+        return row.id + row.sender
 
     async def typing(self, active: bool = True) -> None:
         """Tell the others that one is writing, or stopped. Best effort: no error if it does not arrive."""
@@ -157,7 +217,7 @@ class Account:
         self._vault = vault
         self._network = network
         self._live = live
-        self._engine = Engine(vault, network)
+        self._engine = Engine(vault, network, Blobs(vault.origin))
         self._engine.describe = self._describe
         self._closed = False
         self.is_new_device = False
@@ -392,19 +452,50 @@ class Account:
         with self._store.write():
             self._store.mark_read([row.n for row in rows])
             for row in rows:
-                if row.kind == "text":
+                if row.kind in ("text", "media"):
                     self._store.owe_receipt(row.chat, row.id, content.READ)
 
     async def settle(self, message: Message, timeout_s: float) -> MessageState:
-        """Wait until *message* is no longer queued, at most *timeout_s* seconds; its state then."""
+        """Wait until *message* is no longer queued, at most *timeout_s* seconds; its state then. While its file gets on
+        to the server, the seconds begin anew."""
         chat, number = bytes.fromhex(message.chat), bytes.fromhex(message.id)
+        files = self._engine.files
 
         def settled() -> bool:
             row = self._store.message(chat, number, self._vault.account)
-            return row is None or row.state != "queued"
+            return row is None or row.state != "queued" or (message.media is not None and files.problem is not None)
 
-        await self._until(settled, timeout_s, give_up=True)
+        moved = -1
+        while moved != files.moved_bytes:
+            moved = files.moved_bytes
+            if await self._until(settled, timeout_s, give_up=True):
+                break
         return self._message(chat, number).state
+
+    async def fetch(self, message: Message, path: str | os.PathLike[str]) -> Path:
+        """Bring the file of *message*: to *path*, which must not be there yet, or into the folder *path*, under the
+        name that it has, cleaned and numbered. Returns where it is. It appears whole and as it was sealed, or not at
+        all; a fetch that was broken off goes on where it was.
+
+        Raises WrongInput for a message without a file, or of a chat that is not accepted; Refused when the file is no
+        longer on the server; TryLater; UserError when it was altered, or *path* is there; OSError.
+        """
+        row = next((row for row in self._store.messages_of_id(*_ids(message)) if row.kind == "media"), None)
+        if row is None or row.content is None:
+            raise WrongInput("That message has no file.")
+        chat = self._row(row.chat)
+        if chat.state != "open":
+            raise WrongInput(f"{chat.name} is a stranger’s request: accept the chat before you load its files.")
+        media = content.decode(row.content)
+        assert isinstance(media, content.Media)
+        place = Path(path)
+        target = numbered(place, clean_file_name(media.name, media.media_type)) if place.is_dir() else place
+        if target.exists():
+            raise UserError(f"{target} is there already and was not overwritten.", EX_CANTCREAT)
+        sender = self.name if row.sender == self._vault.account else self._name_of(row.sender, chat)
+        with translated():
+            await self._engine.files.fetch(media, target, sender)
+        return target
 
     async def wait_settled(self, timeout_s: float) -> bool:
         """Wait until the outbox has nothing left that can be sent now; whether it is empty."""
@@ -424,7 +515,8 @@ class Account:
     @property
     def problem(self) -> UserError | None:
         """Why there is no connection: TryLater, Refused or DeviceReplaced; None while there is one."""
-        reason = self._engine.fatal or self._engine.offline_reason or self._engine.send_problem
+        engine = self._engine
+        reason = engine.fatal or engine.offline_reason or engine.send_problem or engine.files.problem
         try:
             with translated():
                 if reason is not None:
@@ -518,7 +610,7 @@ class Account:
         return Message(
             row.id.hex(), row.chat.hex(), chat.name if chat else "", name, row.sent_at_ms,
             _KINDS.get(row.kind, "unknown"), row.text,
-            _STATES.get(row.state, "failed"), mine,
+            _STATES.get(row.state, "failed"), mine, _media_of(row), row.reply_to[:16].hex(),
         )  # fmt: skip
 
     def _name_of(self, sender: bytes, chat: ChatRow | None) -> str:
@@ -586,7 +678,21 @@ def _chat_state(state: str) -> ChatState:
     return "open" if state == "open" else "request" if state == "request" else "blocked"
 
 
-_KINDS: Final[dict[str, Kind]] = {"text": "text", "notice": "notice", "gap": "gap"}
+def _media_of(row: MessageRow) -> Media | None:
+    """The file of a message, as it is shown."""
+    if row.kind != "media" or row.content is None:
+        return None
+    media = content.decode(row.content)
+    if not isinstance(media, content.Media):
+        return None
+    return Media(media.media_type, media.size, media.name, media.width, media.height)
+
+
+def _ids(message: Message) -> tuple[bytes, bytes]:
+    return bytes.fromhex(message.chat), bytes.fromhex(message.id)
+
+
+_KINDS: Final[dict[str, Kind]] = {"text": "text", "media": "media", "notice": "notice", "gap": "gap"}
 _STATES: Final[dict[str, MessageState]] = {
     "received": "received",
     "queued": "queued",

@@ -7,9 +7,9 @@ milliseconds since 1970 (UTC), as the sender or the server said. This file knows
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["text", "notice", "gap", "unknown"]
-"""What a message is: text, a *notice* of the chat itself (someone joined, a key changed), a *gap* (something that was
-sent never arrived), or a kind that this version does not know yet."""
+Kind = Literal["text", "media", "notice", "gap", "unknown"]
+"""What a message is: text, *media* (a file, perhaps with words), a *notice* of the chat itself (someone joined, a key
+changed), a *gap* (something that was sent never arrived), or a kind that this version does not know yet."""
 
 MessageState = Literal["received", "queued", "kept", "delivered", "read", "failed"]
 """A message of someone else is *received*. One's own goes *queued* (in the outbox) → *kept* (the other's mailbox has
@@ -20,9 +20,22 @@ ChatState = Literal["open", "request", "blocked"]
 
 
 @dataclass(frozen=True, slots=True)
+class Media:
+    """The file of a message, as its sender describes it; `Account.fetch` brings it. *size* in bytes; *width* and
+    *height* in pixels, 0 where they are not known; *name* may be empty, and is no path."""
+
+    media_type: str
+    size: int
+    name: str
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One message of a chat. *id*: 32 hexadecimal digits. *chat*: the chat's id, hexadecimal; *chat_name* and *sender*:
-    names as they are shown, the sender's own claim cleaned by the store. *mine*: written by this account."""
+    names as they are shown, the sender's own claim cleaned by the store. *mine*: written by this account. *media*: its
+    file, if it has one; *text* is its caption then. *reply_to*: the id of the message that it answers, or empty."""
 
     id: str
     chat: str
@@ -33,6 +46,8 @@ class Message:
     text: str
     state: MessageState
     mine: bool = False
+    media: Media | None = None
+    reply_to: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -127,6 +128,8 @@ class Home:
         others = [path for mark in ("taube.db-*", "stamp*", "*.lock") for path in self.folder.glob(mark)]
         for path in (self.database, *others):
             path.unlink(missing_ok=True)
+        for folder in ("outgoing", "incoming"):  # sealed files on their way
+            shutil.rmtree(self.folder / folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 

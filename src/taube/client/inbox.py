@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from taube.client import content
 from taube.client.contacts import Contacts
-from taube.client.content import ContentError, Leave, Profile, Receipt, ResendRequest, Text, Typing
+from taube.client.content import Content, ContentError, Leave, Media, Profile, Receipt, ResendRequest, Text, Typing
 from taube.client.e2e import (
     DEVICE_SCOPE,
     KIND_GROUP,
@@ -231,7 +231,9 @@ class Inbox:
             self._heard(chat, sender, device, what.sequence)
         match what:
             case Text():
-                self._show(chat, sender, what.message_id, what.sequence, what.sent_at_ms, "text", what.text)
+                self._show(chat, sender, what, "text", what.text, what.reply_to)
+            case Media():
+                self._show(chat, sender, what, "media", what.caption, what.reply_to, received.content)
             case Receipt():
                 self._take_receipt(chat, what)
             case Profile():
@@ -244,27 +246,35 @@ class Inbox:
             case Typing():
                 self._store.note("typing", chat.id, sender, "1" if what.active else "")
             case Leave():
-                self._show(chat, sender, what.message_id, what.sequence, what.sent_at_ms, "notice", "left the chat")
+                self._show(chat, sender, what, "notice", "left the chat")
                 if chat.kind == KIND_GROUP and chat.state == "open" and self._vault.account in self._admins(group.id):
                     self._store.add_chore("remove", group.id + sender + device, b"", self._vault.now_ms())
             case _:
                 if what.sequence:
                     text = "This message needs a newer version of Taube."
-                    self._show(chat, sender, what.message_id, what.sequence, what.sent_at_ms, "unknown", text)
+                    self._show(chat, sender, what, "unknown", text, b"", received.content)
 
     def _admins(self, group_id: bytes) -> tuple[bytes, ...]:
         return self._vault.core.group(group_id).context.admins
 
     def _show(
-        self, chat: Chat, sender: bytes, message: bytes, sequence: int, sent_at_ms: int, kind: str, text: str
+        self,
+        chat: Chat,
+        sender: bytes,
+        what: Content,
+        kind: str,
+        text: str,
+        reply_to: bytes = b"",
+        raw: bytes | None = None,
     ) -> None:
-        """Put a message in the history, once."""
+        """Put a message in the history, once; with *raw*, all that was said."""
+        message = what.message_id
         if not self._store.add_message(
-            chat.id, message, sender, sequence, sent_at_ms, kind, text, "received", unread=True
+            *(chat.id, message, sender, what.sequence, what.sent_at_ms, kind, text, "received", True, reply_to, raw)
         ):
             return
         self._store.touch_chat(chat.id, self._vault.now_ms())
-        if kind == "text":
+        if kind in ("text", "media"):
             self._store.owe_receipt(chat.id, message, content.DELIVERED)
         self._store.note("message", chat.id, message + sender)
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from taube.client import content
-from taube.client.content import Content, Receipt, ResendRequest, Unknown
+from taube.client.content import Content, Media, Receipt, ResendRequest, Unknown
 from taube.client.e2e import DEVICE_SCOPE, CoreError, CoreTrapped, GroupInfo
 from taube.client.network import Link, Network
-from taube.client.store import KEEP_SENT_MS, Chat, Outgoing, pack_targets, unpack_targets
+from taube.client.store import KEEP_SENT_MS, Chat, Outgoing, Upload, pack_targets, unpack_targets
 from taube.client.vault import Vault
 from taube.wire.errors import Retry, WireError
 from taube.wire.messages import (
@@ -52,7 +52,14 @@ class Outbox:
 
     # ---------------------------------------------------------------- queue
 
-    def queue(self, chat: Chat, make: Callable[[bytes, int, int], Content], *, shown_as: str | None = None) -> bytes:
+    def queue(
+        self,
+        chat: Chat,
+        make: Callable[[bytes, int, int], Content],
+        *,
+        shown_as: str | None = None,
+        reply_to: bytes = b"",
+    ) -> bytes:
         """Queue what *make(message id, sequence, sent_at_ms)* gives; returns the message id. With *shown_as*, the text
         stands in the history. Durable when the transaction is left; nothing has left for the network yet."""
         with self._store.write():
@@ -64,11 +71,47 @@ class Outbox:
             if shown_as is not None:
                 account = self._vault.account
                 self._store.add_message(
-                    chat.id, message, account, sequence, now_ms, "text", shown_as, "queued", unread=False
+                    chat.id, message, account, sequence, now_ms, "text", shown_as, "queued", False, reply_to
                 )
                 self._store.touch_chat(chat.id, now_ms)
             self._store.queue_content(chat.id, message, data, now_ms)
             return message
+
+    def hold(self, chat: Chat, make: Callable[[bytes, int, int], Media], secret: bytes) -> bytes:
+        """Keep a media message until its file is on the server (`release`); it stands in the history at once. *secret*
+        is the upload secret of its blob. Returns the message id. Source: CNT-19."""
+        with self._store.write():
+            now_ms = self._vault.now_ms()
+            message = self._vault.random(16)
+            media = make(message, 0, now_ms)
+            data = content.encode(media)
+            self._store.add_message(
+                *(chat.id, message, self._vault.account, 0, now_ms, "media", media.caption, "queued", False),
+                *(media.reply_to, data),
+            )
+            self._store.touch_chat(chat.id, now_ms)
+            self._store.add_upload(chat.id, message, data, secret, now_ms)
+            return message
+
+    def release(self, upload: Upload) -> None:
+        """Its file is on the server: the message gets its sequence number and goes out."""
+        with self._store.write():
+            media = content.decode(upload.content)
+            assert isinstance(media, Media)
+            sequence = self._store.take_sequence(upload.chat)
+            data = content.encode(changed(media, sequence=sequence))
+            now_ms = self._vault.now_ms()
+            self._store.archive(upload.chat, sequence, upload.message, data, now_ms)
+            self._store.set_sequence(upload.chat, upload.message, self._vault.account, sequence, data)
+            self._store.queue_content(upload.chat, upload.message, data, now_ms)
+            self._store.forget_upload(upload.n)
+
+    def abandon(self, upload: Upload) -> None:
+        """Its file will not come to the server."""
+        with self._store.write():
+            self._store.forget_upload(upload.n)
+            if self._store.set_message_state(upload.chat, upload.message, "failed", ("queued",)):
+                self._store.note("changed", upload.chat, upload.message)
 
     def renumber(self) -> None:
         """Give what waits to be protected the numbers of a new device; inside the caller's transaction.
@@ -306,6 +349,8 @@ class Outbox:
         with self._store.write():
             for row in self._store.outgoing():
                 self._finish(row, row.kept)
+            for upload in self._store.uploads():
+                self.abandon(upload)
 
     def _give_up(self, row: Outgoing) -> None:
         """It could not be delivered for 30 days. Source: DEV-12."""

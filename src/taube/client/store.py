@@ -22,7 +22,7 @@ from taube.wire.packing import Unpacker, pack
 
 Row = TypeVar("Row")
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 BUSY_MS: Final = 30_000
 DAY_MS: Final = 86_400_000
 KEEP_SENT_MS: Final = 30 * DAY_MS
@@ -57,7 +57,8 @@ CREATE INDEX groups_of_chat ON groups (chat);
 
 CREATE TABLE messages (n INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL, chat BLOB NOT NULL, sender BLOB NOT NULL,
                        sequence INTEGER NOT NULL, sent_at_ms INTEGER NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL,
-                       state TEXT NOT NULL, unread INTEGER NOT NULL, UNIQUE (chat, id, sender));
+                       state TEXT NOT NULL, unread INTEGER NOT NULL, reply_to BLOB NOT NULL DEFAULT x'', content BLOB,
+                       UNIQUE (chat, id, sender));
 CREATE INDEX unread_messages ON messages (n) WHERE unread = 1;
 CREATE TABLE receipts (chat BLOB, message BLOB, status INTEGER NOT NULL, PRIMARY KEY (chat, message)) WITHOUT ROWID;
 CREATE TABLE heard (chat BLOB, device BLOB, highest INTEGER NOT NULL, PRIMARY KEY (chat, device)) WITHOUT ROWID;
@@ -69,6 +70,10 @@ CREATE TABLE outbox (n INTEGER PRIMARY KEY AUTOINCREMENT, chat BLOB, message BLO
                      due_ms INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE sent (chat BLOB, sequence INTEGER, message BLOB NOT NULL, content BLOB NOT NULL, at_ms INTEGER NOT NULL,
                    resent INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (chat, sequence)) WITHOUT ROWID;
+
+CREATE TABLE uploads (n INTEGER PRIMARY KEY AUTOINCREMENT, chat BLOB NOT NULL, message BLOB NOT NULL,
+                      content BLOB NOT NULL, secret BLOB NOT NULL, made_ms INTEGER NOT NULL, due_ms INTEGER NOT NULL,
+                      tries INTEGER NOT NULL DEFAULT 0);
 
 CREATE TABLE decided (id BLOB PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE aside (n INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, serial BLOB NOT NULL,
@@ -96,6 +101,13 @@ _STEPS: Final = {
 CREATE TABLE requests (chat BLOB PRIMARY KEY, account BLOB NOT NULL, serial BLOB NOT NULL) WITHOUT ROWID;
 INSERT INTO requests SELECT chats.id, coalesce(chats.peer, x''), coalesce(groups.serial, x'')
     FROM chats LEFT JOIN groups ON groups.id = chats.group_id WHERE chats.state = 'request';
+""",
+    3: """
+ALTER TABLE messages ADD COLUMN reply_to BLOB NOT NULL DEFAULT x'';
+ALTER TABLE messages ADD COLUMN content BLOB;
+CREATE TABLE uploads (n INTEGER PRIMARY KEY AUTOINCREMENT, chat BLOB NOT NULL, message BLOB NOT NULL,
+                      content BLOB NOT NULL, secret BLOB NOT NULL, made_ms INTEGER NOT NULL, due_ms INTEGER NOT NULL,
+                      tries INTEGER NOT NULL DEFAULT 0);
 """,
 }
 """What makes of the schema before each version the schema of that version."""
@@ -162,7 +174,8 @@ class Group(NamedTuple):
 
 
 class Message(NamedTuple):
-    """One message of the history; *sender* is an account."""
+    """One message of the history; *sender* is an account. *reply_to*: message id and account of what it answers.
+    *content*: all that was said, where *text* is not all of it (media, and kinds that are not known)."""
 
     n: int
     id: bytes
@@ -174,6 +187,21 @@ class Message(NamedTuple):
     text: str
     state: str
     unread: int
+    reply_to: bytes
+    content: bytes | None
+
+
+class Upload(NamedTuple):
+    """A media message that waits until its file is on the server, in the blob that *secret* opens."""
+
+    n: int
+    chat: bytes
+    message: bytes
+    content: bytes
+    secret: bytes
+    made_ms: int
+    due_ms: int
+    tries: int
 
 
 class Outgoing(NamedTuple):
@@ -637,13 +665,13 @@ class Store:
 
     def add_message(
         self, chat: bytes, message: bytes, sender: bytes, sequence: int, sent_at_ms: int, kind: str, text: str,
-        state: str, unread: bool,
+        state: str, unread: bool, reply_to: bytes = b"", content: bytes | None = None,
     ) -> bool:  # fmt: skip
         """Whether it was new; the same id from the same account in the same chat is the same message."""
         self._run(
-            "INSERT OR IGNORE INTO messages (id, chat, sender, sequence, sent_at_ms, kind, text, state, unread)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            message, chat, sender, sequence, sent_at_ms, kind, text, state, int(unread),
+            "INSERT OR IGNORE INTO messages (id, chat, sender, sequence, sent_at_ms, kind, text, state, unread,"
+            " reply_to, content) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            message, chat, sender, sequence, sent_at_ms, kind, text, state, int(unread), reply_to, content,
         )  # fmt: skip
         return self._db.changes() == 1
 
@@ -651,6 +679,10 @@ class Store:
         return self._one(
             Message, "SELECT * FROM messages WHERE chat = ? AND id = ? AND sender = ?", chat, message, sender
         )
+
+    def messages_of_id(self, chat: bytes, message: bytes) -> list[Message]:
+        """Those with this id, which is unique for one sender only."""
+        return self._all(Message, "SELECT * FROM messages WHERE chat = ? AND id = ? ORDER BY n", chat, message)
 
     def messages(self, chat: bytes, limit: int) -> list[Message]:
         """The newest *limit*, oldest first."""
@@ -681,6 +713,13 @@ class Store:
             state, chat, message, *only_from,
         )  # fmt: skip
         return self._db.changes() == 1
+
+    def set_sequence(self, chat: bytes, message: bytes, sender: bytes, sequence: int, content: bytes) -> None:
+        """A message that waited got its place among what this device sends."""
+        self._run(
+            "UPDATE messages SET sequence = ?, content = ? WHERE chat = ? AND id = ? AND sender = ?",
+            sequence, content, chat, message, sender,
+        )  # fmt: skip
 
     def owe_receipt(self, chat: bytes, message: bytes, status: int) -> None:
         self._run(
@@ -797,6 +836,7 @@ class Store:
     def forget_outgoing_of(self, chat: bytes) -> list[bytes]:
         """The messages that will not be sent."""
         rows = self._rows("DELETE FROM outbox WHERE chat = ? RETURNING message", chat)
+        rows += self._rows("DELETE FROM uploads WHERE chat = ? RETURNING message", chat)
         return [message for (message,) in rows if message is not None]
 
     def archive(self, chat: bytes, sequence: int, message: bytes, content: bytes, now_ms: int) -> None:
@@ -815,7 +855,7 @@ class Store:
     def unconfirmed(self, chat: bytes, limit: int, since_ms: int) -> list[tuple[bytes, bytes]]:
         """(message, content) of our newest *limit* texts since then, still kept, that no receipt came for, in order."""
         rows = self._rows(
-            "SELECT message, content FROM sent JOIN messages ON messages.chat = sent.chat AND id = message"
+            "SELECT message, sent.content FROM sent JOIN messages ON messages.chat = sent.chat AND id = message"
             " WHERE sent.chat = ? AND state IN ('kept', 'failed') AND at_ms >= ? ORDER BY sent.sequence DESC LIMIT ?",
             chat, since_ms, limit,
         )  # fmt: skip
@@ -823,6 +863,28 @@ class Store:
 
     def count_resent(self, chat: bytes, sequence: int) -> None:
         self._run("UPDATE sent SET resent = resent + 1 WHERE chat = ? AND sequence = ?", chat, sequence)
+
+    # ---------------------------------------------------------------- files that wait for their upload
+
+    def add_upload(self, chat: bytes, message: bytes, content: bytes, secret: bytes, now_ms: int) -> None:
+        self._run(
+            "INSERT INTO uploads (chat, message, content, secret, made_ms, due_ms) VALUES (?, ?, ?, ?, ?, ?)",
+            chat, message, content, secret, now_ms, now_ms,
+        )  # fmt: skip
+
+    def uploads(self) -> list[Upload]:
+        """All of them, in order."""
+        return self._all(Upload, "SELECT * FROM uploads ORDER BY n")
+
+    def uploads_due_ms(self) -> int | None:
+        """When the next one is due."""
+        return self._int("SELECT min(due_ms) FROM uploads")
+
+    def postpone_upload(self, n: int, due_ms: int, tries: int) -> None:
+        self._run("UPDATE uploads SET due_ms = ?, tries = ? WHERE n = ?", due_ms, tries, n)
+
+    def forget_upload(self, n: int) -> None:
+        self._run("DELETE FROM uploads WHERE n = ?", n)
 
     # ---------------------------------------------------------------- envelopes
 

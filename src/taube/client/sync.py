@@ -2,6 +2,7 @@
 
     device loop    holds home/device.lock → logs in → each batch: one transaction (inbox.py) → acknowledge
     sender loop    receipts and resend requests → outbox.drain (outbox.py)
+    upload loop    files of held messages → the server → the outbox (files.py)
     chore loop     commits that wait for their gate, gates to walk, rejoins, successors, revocations
     watch loop     notices what this or another process stored, and announces it
 
@@ -19,10 +20,12 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeGuard
 
 from taube.client import events
+from taube.client.blobs import Blobs
 from taube.client.contacts import Contacts
 from taube.client.devices import Devices
 from taube.client.e2e import DEVICE_SCOPE, PACKAGES_SCOPE, Core, CoreError, GroupInfo
 from taube.client.errors import DeviceReplaced, UserError
+from taube.client.files import Files
 from taube.client.gates import Gates
 from taube.client.home import Lock
 from taube.client.inbox import Delivery, Inbox
@@ -46,6 +49,7 @@ MAX_RECLAIMS: Final = 3
 CHORE_RETRY_MS: Final = 5_000
 CHORE_RETRY_MOST_MS: Final = 3_600_000
 SEND_AGAIN_S: Final = 5.0
+UPLOAD_POLL_S: Final = 0.1
 LONGEST_WAIT_S: Final = 30.0
 
 _log = logging.getLogger(__name__)
@@ -58,6 +62,7 @@ class Engine:
         self,
         vault: Vault,
         network: Network,
+        blobs: Blobs | None = None,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = random_module.random,
@@ -68,6 +73,7 @@ class Engine:
         self.network = network
         self.devices = Devices(vault, network)
         self.outbox = Outbox(vault, network)
+        self.files = Files(vault, self.outbox, blobs or Blobs(vault.origin))
         self.devices.on_new_device = self.outbox.renumber
         self.gates = Gates(vault, network)
         self.contacts = Contacts(vault, network, self.devices, self.outbox)
@@ -93,6 +99,7 @@ class Engine:
         self._lock: Lock | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._wake_sender = asyncio.Event()
+        self._wake_uploads = asyncio.Event()
         self._online = asyncio.Event()
         self._wake_chores = asyncio.Event()
         self._changed = asyncio.Event()
@@ -348,7 +355,7 @@ class Engine:
     def start(self) -> None:
         """Start the loops in the running event loop; the lock is tried at once, so that `owner` is known."""
         self._lock = self.store.home.try_lock("device")
-        loops = (self._device_loop, self._sender_loop, self._chore_loop, self._watch_loop)
+        loops = (self._device_loop, self._sender_loop, self._upload_loop, self._chore_loop, self._watch_loop)
         self._tasks = [asyncio.create_task(loop(), name=f"taube {loop.__name__}") for loop in loops]
         for task in self._tasks:
             task.add_done_callback(_report)
@@ -458,6 +465,20 @@ class Engine:
                 continue
             await _wait(self._wake_sender, wait_s)
 
+    async def _upload_loop(self) -> None:
+        """Bring the files of held messages to the server; another process of the home may be at it."""
+        while True:
+            self._wake_uploads.clear()
+            due_ms = self.store.uploads_due_ms()
+            if due_ms is not None and due_ms <= self.vault.now_ms() and self.fatal is None:
+                try:
+                    await self.files.upload_due()
+                except Exception as error:
+                    self.files.problem = self._explained(error)
+                self._pulse()
+            await self._sleep(UPLOAD_POLL_S)
+            await _wait(self._wake_uploads, self._until(self.store.uploads_due_ms()))
+
     async def _chore_loop(self) -> None:
         back_off = BackOff(self._random)
         while True:
@@ -531,6 +552,7 @@ class Engine:
                     if event is not None:
                         self._tell(event)
         self._wake_sender.set()
+        self._wake_uploads.set()
         self._wake_chores.set()
         self._pulse()
 

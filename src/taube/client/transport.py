@@ -9,7 +9,7 @@ is full, the socket is no longer read, so a server cannot fill our memory.
       .device(…)              -> DeviceLink   logged in, once
 
 What it deliberately does not know: what a message means, the store, which request may be repeated (the caller does).
-The only module of the client that imports picows, ssl or sockets. Source: docs/protocol/connection.md.
+The only module of the client that imports picows; files go by HTTPS (blobs.py). Source: docs/protocol/connection.md.
 """
 
 import asyncio
@@ -169,7 +169,8 @@ _CERTIFICATE_SENTENCES: Final = {
 }
 
 
-def _certificate_wrong(origin: str, error: ssl.SSLCertVerificationError) -> CertificateWrong:
+def certificate_wrong(origin: str, error: ssl.SSLCertVerificationError) -> CertificateWrong:
+    """What a certificate that does not verify means, in one sentence."""
     reason = _CERTIFICATE_SENTENCES.get(error.verify_code, f"its certificate is not valid ({error.verify_message})")
     return CertificateWrong(
         f"{origin} could not prove that it is the right server: {reason}. Nothing was sent; ask who runs the server."
@@ -301,7 +302,7 @@ class Link:
         except TimeoutError:
             self._lose(Unreachable(f"{self.origin} did not answer within {timeout_s:g} seconds."))
         except ssl.SSLCertVerificationError as error:
-            self._lose(_certificate_wrong(self.origin, error))
+            self._lose(certificate_wrong(self.origin, error))
         except ssl.SSLError as error:
             self._lose(NotTaube(f"{self.origin} does not speak TLS 1.3 ({error.reason or 'handshake failed'})."))
         except WSError:
