@@ -48,6 +48,10 @@ class Uploader:
         return parsed(await self.rig.http(request(method, self.path, fields or {}, body)))
 
     async def begin(self, length: int, **fields: Any) -> Answer:
+        """Once the server has counted what it holds; before, it says that it is busy."""
+        async with asyncio.timeout(10):
+            while self.rig.server._blobs.used_bytes is None:
+                await asyncio.sleep(0.01)
         return await self.ask("POST", self.own | {"Upload-Length": length} | fields, b"")
 
     async def append(self, offset: int, data: bytes) -> Answer:

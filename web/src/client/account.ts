@@ -71,6 +71,8 @@ const WAKE_MS = 20_000;
 const LAST_RECEIPTS_MS = 2_000;
 /** How long a wake-up waits for the tab that has the connection. */
 const ELSEWHERE_MS = 5_000;
+/** How long blocking waits until the server refuses what comes. */
+const REVOKE_MS = 10_000;
 const UNREAD_BATCH = 500;
 const FOUND_MESSAGES = 100;
 const SCANNED_MESSAGES = 20_000;
@@ -430,7 +432,10 @@ export class Account implements Engine {
 
   async block(chat: Hex): Promise<Chat> {
     return this.answering(async () => {
-      await this.mine().sync.contacts.block(idOf(chat));
+      const { store, sync } = this.mine();
+      await sync.contacts.block(idOf(chat));
+      const revoked = async (): Promise<boolean> => (await store.read((tx) => tx.chores("revoke"))).length === 0;
+      await sync.until(async () => sync.offlineReason !== null || (await revoked()), REVOKE_MS); // it is owed anyway
       return this.chat(chat);
     });
   }
