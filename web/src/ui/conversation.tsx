@@ -31,10 +31,11 @@ export function ConversationScreen({ id, at }: { id: Hex; at: number }) {
     return () => conversation.close();
   }, [conversation, at, known]);
   useEffect(() => {
-    if (known && matchMedia("(pointer: fine)").matches)
-      document
-        .querySelector<HTMLElement>(".pane-main .writing-field, .pane-main .head-title")
-        ?.focus({ preventScroll: true });
+    if (!known) return;
+    // a phone's keyboard comes when it is asked for
+    const wanted = matchMedia("(pointer: coarse)").matches ? ".head-who" : ".writing-field, .head-who";
+    const all = [...document.querySelectorAll<HTMLElement>(`.pane-main :is(${wanted})`)];
+    all.at(-1)?.focus({ preventScroll: true });
   }, [id, known]);
   if (!chat) {
     if (!app.loaded.value) return <section class="pane pane-main" aria-label={t("chat.messages")} />;

@@ -75,7 +75,6 @@ function Bubble({ message, conversation, first, last, group, stranger, onMenu, o
       swipe.onPointerCancel(event);
       press.onPointerCancel(event);
     },
-    onClickCapture: press.onClickCapture,
   };
   const at = time(message.sentAtMs);
   const beside = (RTL.test(message.text.slice(0, 100)) ? "rtl" : "ltr") === direction();

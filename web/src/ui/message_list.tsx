@@ -44,6 +44,7 @@ export function MessageList({ chat, conversation, onMenu, onPhoto }: Props) {
   const settling = useRef(() => {});
   const settled = useRef(false);
   const touched = useRef(false);
+  const wanted = useRef("");
   const count = messages.length;
   const kept = focused.value ? messages.findIndex((each) => conversation.keyOf(each) === focused.value) : -1;
   const rows = useRows({
@@ -154,14 +155,19 @@ export function MessageList({ chat, conversation, onMenu, onPhoto }: Props) {
   const focusRow = (index: number) => {
     const message = conversation.messages.peek()[index];
     if (!message) return;
-    focused.value = conversation.keyOf(message);
-    rows.scrollToIndex(index, { align: "auto" });
-    requestAnimationFrame(() =>
-      requestAnimationFrame(() =>
-        scroller.current?.querySelector<HTMLElement>(`[data-index="${index}"]`)?.focus({ preventScroll: true }),
-      ),
-    );
+    wanted.current = conversation.keyOf(message);
+    focused.value = wanted.current;
   };
+
+  // by its key: messages that are put in above change the number of a row, and the row that has the focus stays mounted
+  useLayoutEffect(() => {
+    if (!wanted.current) return;
+    const row = scroller.current?.querySelector<HTMLElement>(`[data-key="${CSS.escape(wanted.current)}"]`);
+    if (!row) return;
+    wanted.current = "";
+    row.focus({ preventScroll: true });
+    row.scrollIntoView({ block: "nearest" });
+  });
 
   const onKeyDown = (event: KeyboardEvent) => {
     const row = (event.target as HTMLElement).closest<HTMLElement>("[data-index]");
@@ -227,6 +233,7 @@ export function MessageList({ chat, conversation, onMenu, onPhoto }: Props) {
                   key={item.key}
                   ref={rows.measureElement}
                   data-index={item.index}
+                  data-key={item.key}
                   class={conversation.keyOf(message) === flashing.value ? "row-place flash" : "row-place"}
                   tabIndex={item.index === tabStop ? 0 : -1}
                   aria-setsize={whole ? count : -1}

@@ -3,6 +3,7 @@
 import { useRef } from "preact/hooks";
 
 const HOLD_MS = 450;
+const CLICK_MS = 100;
 const SLOP_PX = 10;
 const SWIPE_PX = 56;
 const SWIPE_PX_MOST = 80;
@@ -12,21 +13,19 @@ interface Handlers {
   onPointerMove: (event: PointerEvent) => void;
   onPointerUp: (event: PointerEvent) => void;
   onPointerCancel: (event: PointerEvent) => void;
-  onClickCapture: (event: MouseEvent) => void;
 }
 
 export function useLongPress(run: () => void): Handlers {
-  const held = useRef({ timer: 0, x: 0, y: 0, fired: false });
+  const held = useRef({ timer: 0, x: 0, y: 0 });
   const stop = () => clearTimeout(held.current.timer);
   return {
     onPointerDown: (event) => {
-      held.current.fired = false;
+      stop();
       if (event.pointerType === "mouse") return;
       held.current.x = event.clientX;
       held.current.y = event.clientY;
-      stop();
       held.current.timer = window.setTimeout(() => {
-        held.current.fired = true;
+        swallowClick();
         run();
       }, HOLD_MS);
     },
@@ -36,20 +35,27 @@ export function useLongPress(run: () => void): Handlers {
     },
     onPointerUp: stop,
     onPointerCancel: stop,
-    onClickCapture: (event) => {
-      if (!held.current.fired) return;
-      held.current.fired = false;
-      event.preventDefault();
-      event.stopPropagation();
-    },
   };
 }
 
+/** The click that comes when the finger is lifted would fall upon what has opened under it. */
+function swallowClick(): void {
+  const swallow = (event: MouseEvent) => {
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  };
+  const end = () => {
+    removeEventListener("pointerup", end, true);
+    removeEventListener("pointercancel", end, true);
+    setTimeout(() => removeEventListener("click", swallow, true), CLICK_MS);
+  };
+  addEventListener("click", swallow, true);
+  addEventListener("pointerup", end, true);
+  addEventListener("pointercancel", end, true);
+}
+
 /** A swipe from the start to the end of a line moves the row with the finger; far enough, *run* is called. */
-export function useSwipe(
-  run: () => void,
-  buzz: () => void,
-): Pick<Handlers, "onPointerDown" | "onPointerMove" | "onPointerUp" | "onPointerCancel"> {
+export function useSwipe(run: () => void, buzz: () => void): Handlers {
   const swipe = useRef({ id: -1, x: 0, y: 0, moving: false, far: false });
   const settle = (event: PointerEvent) => {
     const row = event.currentTarget as HTMLElement;
