@@ -25,6 +25,21 @@ def get(path: str, method: str = "GET") -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
 
 
+async def test_nonsense_behind_a_request_puts_no_second_answer_into_the_first(rig):
+    """A refused upload is answered before its last bytes are there; what follows them is no request."""
+    head = b"PATCH /v1/blobs/x HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
+    async with rig(tls=False) as server:
+        host, _, port = server.server.url.partition("://")[2].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(head + b"01234")
+        async with asyncio.timeout(10):
+            answer = await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"56789 nonsense\r\n\r\n")
+            answer += await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1") == 1
+
+
 async def test_a_socket_that_takes_no_options_any_more_ends_its_connection_and_nothing_else(rig):
     """On a Mac that is one whose peer has reset it; here one that is not of TCP."""
     async with rig(tls=False) as server:

@@ -529,6 +529,19 @@ def make_transport(
     )
 
 
+class OneAnswer(HttpToolsProtocol):
+    """uvicorn's protocol, but nonsense behind a request ends the connection when its answer has begun.
+
+    uvicorn would write a second answer into the first one.
+    """
+
+    def send_400_response(self, msg: str) -> None:
+        if self.cycle is not None and self.cycle.response_started:
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
+
 def http_protocols(loop: asyncio.AbstractEventLoop, application: Application) -> Callable[..., HttpToolsProtocol]:
     """Makes a protocol for each HTTP connection to *application*: no logs, signals, lifespan or proxies.
 
@@ -536,7 +549,7 @@ def http_protocols(loop: asyncio.AbstractEventLoop, application: Application) ->
     """
     config = UvicornConfig(
         application,
-        http=HttpToolsProtocol,
+        http=OneAnswer,
         ws="none",
         lifespan="off",
         access_log=False,
@@ -548,4 +561,4 @@ def http_protocols(loop: asyncio.AbstractEventLoop, application: Application) ->
     )
     config.load()
     state = ServerState()
-    return lambda about=None: HttpToolsProtocol(config, state, about or {}, loop)
+    return lambda about=None: OneAnswer(config, state, about or {}, loop)
