@@ -164,10 +164,11 @@ export class Conversation {
   /** Everything up to *n* is before a person's eyes. */
   seen(n: number): void {
     if (n <= this.#seenUpto || n === Number.MAX_SAFE_INTEGER) return;
-    this.#seenUpto = n;
     this.below.value = this.messages.value.filter((each) => !each.mine && each.unread && each.n > n).length;
     const chat = this.#app.chats.peek().get(this.chat);
-    if (!chat || chat.unread === 0 || chat.state !== "open") return;
+    if (chat?.state !== "open") return; // what is seen of a request counts as read once it is accepted
+    this.#seenUpto = n;
+    if (chat.unread === 0) return;
     this.#stopRead();
     this.#stopRead = this.#app.platform.later(READ_MS, () => {
       this.#app.engine.markRead(this.chat, this.#seenUpto).catch(() => {});

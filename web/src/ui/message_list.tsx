@@ -145,7 +145,7 @@ export function MessageList({ chat, conversation, onMenu, onPhoto }: Props) {
     return () => document.removeEventListener("visibilitychange", seen);
   }, []);
 
-  useEffect(() => look(), [messages]);
+  useEffect(() => look(), [messages, chat.state]);
 
   useEffect(() => {
     if (!floating.value) return;
