@@ -278,11 +278,10 @@ def test_ephemeral_envelopes_are_dropped_first_when_we_are_behind() -> None:
             server.connections[0].say(Deliver(number, b"s" * 8, b"x"))
         server.connections[0].say(Deliver(0, b"s" * 8, b"typing"))
         server.connections[0].say(CaughtUp(300))
+        while len(link._queue) < 301:
+            await asyncio.sleep(0.005)
         seen = []
         async for batch in link.events():
-            if not seen:
-                while len(link._queue) + len(batch) < 301:
-                    await asyncio.sleep(0.005)
             seen += batch
             if isinstance(batch[-1], CaughtUp):
                 break
