@@ -16,13 +16,13 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from scripts import generate_web
 from taube.server.ledger import render_ledger
 from taube.wire import codec, messages
 from taube.wire.errors import CATALOGUE
-from taube.wire.packing import Meta, Record, tag_of
+from taube.wire.packing import Record, tag_of
 from taube.wire.session import ANSWERS, TRANSITIONS, State
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,10 +45,7 @@ def sentence(kind: type) -> str:
 
 def shape(annotation: Any) -> str:
     """A field's type and limits in words."""
-    meta = Meta()
-    if get_origin(annotation) is Annotated:
-        annotation, *extras = get_args(annotation)
-        meta = next((extra for extra in extras if isinstance(extra, Meta)), meta)
+    annotation, meta = generate_web.bare(annotation)
     if get_origin(annotation) is list:
         return f"{span(meta.min_length or 0, meta.max_length)} × ({shape(get_args(annotation)[0])})"
     if annotation is bytes:

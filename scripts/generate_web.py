@@ -32,12 +32,17 @@ def comment(kind: type, indent: str) -> str:
     return f"{indent}/**\n{inner}{indent} */\n"
 
 
+def bare(annotation: Any) -> tuple[Any, Meta]:
+    """A field's type, and its limits."""
+    if get_origin(annotation) is not Annotated:
+        return annotation, Meta()
+    annotation, *extras = get_args(annotation)
+    return annotation, next((extra for extra in extras if isinstance(extra, Meta)), Meta())
+
+
 def shape(annotation: Any) -> str:
     """A field's type and limits, as a call of shapes.ts."""
-    meta = Meta()
-    if get_origin(annotation) is Annotated:
-        annotation, *extras = get_args(annotation)
-        meta = next((extra for extra in extras if isinstance(extra, Meta)), meta)
+    annotation, meta = bare(annotation)
     if get_origin(annotation) is list:
         return f"list({meta.min_length or 0}, {meta.max_length}, {shape(get_args(annotation)[0])})"
     if annotation is bytes:
