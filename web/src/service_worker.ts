@@ -29,7 +29,6 @@ const SOMETHING = "something";
 const shell = new Shell({
   files: __FILES__,
   version: __VERSION__,
-  isLazy: (path) => path.startsWith("/assets/_catalogue_"),
   caches: self.caches,
   fetch: (request) => self.fetch(request),
 });

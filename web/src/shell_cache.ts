@@ -15,8 +15,6 @@ export interface ShellOptions {
   /** Paths of this build. "/" is the page. */
   files: readonly string[];
   version: string;
-  /** Files that are kept from their first use on, such as the languages that nobody chose. */
-  isLazy(path: string): boolean;
   caches: CacheStorage;
   fetch(request: Request): Promise<Response>;
 }
@@ -32,10 +30,8 @@ export class Shell {
 
   /** Fetch what is missing. Rejects when anything could not be had: then the build before goes on. */
   async fill(): Promise<void> {
-    const { caches, files, isLazy } = this.options;
-    const cache = await caches.open(this.#name);
-    const wanted = files.filter((path) => !isLazy(path));
-    await Promise.all(wanted.map((path) => this.#bring(cache, path)));
+    const cache = await this.options.caches.open(this.#name);
+    await Promise.all(this.options.files.map((path) => this.#bring(cache, path)));
   }
 
   /** Forget the builds before. */

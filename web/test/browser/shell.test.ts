@@ -39,6 +39,22 @@ describe("on loopback", () => {
       expect(problems).toEqual([]);
     }));
 
+  test("once it was opened, the app starts without a network, in the language that was chosen", () =>
+    on(openPhone(chromium, server, null, { locale: "de-DE" }), async ({ context, page, problems }) => {
+      await page.goto(server.origin);
+      await page.evaluate(() => navigator.serviceWorker.ready);
+      await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
+      const words = await page.getByRole("heading", { level: 1 }).innerText();
+      expect(await page.evaluate(() => document.documentElement.lang)).toBe("de");
+      const devtools = await context.newCDPSession(page);
+      await devtools.send("Network.clearBrowserCache");
+      await context.setOffline(true);
+      await page.reload();
+      expect(await page.getByRole("heading", { level: 1 }).innerText()).toBe(words);
+      expect(await page.evaluate(() => document.documentElement.lang)).toBe("de");
+      expect(problems).toEqual([]);
+    }));
+
   test("what stands behind the # of a link stays in the browser", () =>
     on(openPhone(chromium, server, "/i#A-SECRET"), async ({ page, requests }) => {
       await page.waitForLoadState("networkidle");
