@@ -44,13 +44,13 @@ describe("on loopback", () => {
       await page.goto(server.origin);
       await page.evaluate(() => navigator.serviceWorker.ready);
       await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
-      const words = await page.getByRole("heading", { level: 1 }).innerText();
+      const words = await page.getByRole("heading", { level: 1 }).textContent();
       expect(await page.evaluate(() => document.documentElement.lang)).toBe("de");
       const devtools = await context.newCDPSession(page);
       await devtools.send("Network.clearBrowserCache");
       await context.setOffline(true);
       await page.reload();
-      expect(await page.getByRole("heading", { level: 1 }).innerText()).toBe(words);
+      expect(await page.getByRole("heading", { level: 1 }).textContent()).toBe(words);
       expect(await page.evaluate(() => document.documentElement.lang)).toBe("de");
       expect(problems).toEqual([]);
     }));
