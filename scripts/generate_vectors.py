@@ -56,7 +56,7 @@ MESSAGES: tuple[messages.Message, ...] = (
     messages.Done(1),
     messages.Failed(1, 6, 1500, "too many requests"),
     messages.Failed(0, 1),
-    messages.LoggedIn(2, 12, 0, [messages.SUITE_CLASSIC, messages.SUITE_HYBRID], True),
+    messages.LoggedIn(2, 12, 0, [messages.SUITE_CLASSIC, messages.SUITE_HYBRID], True, True),
     messages.LoggedIn(2, 0, 0),
     messages.Sent(3, bytes((0, 1, 2, 3))),
     messages.Minted(127, [messages.MintedAddress(ADDRESS, SERIAL)]),

@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "changes").glob("*.md")])
 RULE = re.compile(r"\*\*([A-Z]{3}-\d\d+)\*\*")
 CARRIED = re.compile(r"\bspec\(([^)]*)\)")
+IMAGE = re.compile(r"<img src=\"([^\"]+)\"")
+IMAGE_BYTES_MOST = 120_000
 SNIPPET = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(?:#[^)]*)?\)")
 
@@ -90,8 +92,16 @@ def test_vectors_are_current() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
-    targets = LINK.findall(document.read_text())
+    text = document.read_text()
+    targets = LINK.findall(text) + IMAGE.findall(text)
     assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+def test_the_pictures_are_small_and_the_readme_shows_some() -> None:
+    pictures = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "docs" / "images").glob("*")}
+    assert [name for name, path in pictures.items() if path.stat().st_size > IMAGE_BYTES_MOST] == []
+    shown = IMAGE.findall((ROOT / "README.md").read_text())
+    assert len(shown) > 2 and set(shown) <= set(pictures), "make screenshots"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

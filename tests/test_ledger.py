@@ -7,7 +7,7 @@ import pytest
 
 from taube.server import ledger
 from taube.server.ledger import LEDGER, Entry, render_ledger
-from taube.server.ops import observe, workers
+from taube.server.ops import observe, waking, workers
 from taube.server.stores import objects
 from taube.server.stores.schema import SCHEMA
 from taube.server.stores.sqlite import SqliteSettings, prepare, transaction
@@ -34,7 +34,7 @@ def test_every_column_of_the_real_schema_has_its_entry(tmp_path: Path) -> None:
 
 @spec("DEL-26")
 def test_every_metric_and_log_field_has_its_entry_and_no_label_is_free() -> None:
-    for metric in (*observe.METRICS, *workers.METRICS):
+    for metric in (*observe.METRICS, *workers.METRICS, *waking.METRICS):
         assert metric.entry in LEDGER.values(), metric.name
         assert not metric.entry.about_a_person, metric.name
         assert len(metric.reasons) <= 12, metric.name

@@ -85,7 +85,7 @@ def test_the_makefile_explains_every_target_that_a_person_types() -> None:
     text = (ROOT / "Makefile").read_text()
     explained = set(re.findall(r"^# make ([a-z-]+)", text, re.MULTILINE))
     targets = set(re.findall(r"^([a-z-]+):", text, re.MULTILINE))
-    assert targets - explained == {"help", "dev", "lint"}
+    assert targets - explained == {"help", "dev", "lint", "browsers"}
     assert explained <= targets
 
 
@@ -129,6 +129,16 @@ def test_without_browsers_one_sentence_says_what_to_type(
     assert browsers.main(["test:browser"]) == 69
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "Chromium" in said and "install" in said
+
+
+def test_a_browser_that_was_named_and_is_none_is_not_replaced_by_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TAUBE_CHROMIUM", "/nowhere/chromium")
+    monkeypatch.setattr(browsers, "install", lambda: pytest.fail("nothing is installed then"))
+    assert browsers.main(["test:browser"]) == 69
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "/nowhere/chromium" in said
 
 
 def test_a_browser_that_was_named_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ is imported: a client command never loads the server, and `taube --help` loads n
 """
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -15,7 +16,16 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from taube import __version__
-from taube.exits import EX_CANTCREAT, EX_NOINPUT, EX_NOPERM, EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE
+from taube.exits import (
+    EX_CANTCREAT,
+    EX_IOERR,
+    EX_NOINPUT,
+    EX_NOPERM,
+    EX_SOFTWARE,
+    EX_TEMPFAIL,
+    EX_UNAVAILABLE,
+    EX_USAGE,
+)
 from taube.terminal import Terminal
 
 Run = Callable[[argparse.Namespace, Terminal], int]
@@ -140,9 +150,18 @@ def explain(error: Exception) -> tuple[str, int]:
             f"The part of Taube that needs “{error.name}” is not installed: pip install 'taube[server]'.",
             EX_UNAVAILABLE,
         )
+    if isinstance(error, OSError) and error.errno in _DISK_IS_AT_FAULT:
+        where = error.filename if error.filename is not None else "A file"
+        return (
+            f"{where} cannot be written ({(error.strerror or '').lower()}): make room or mend it, then try again.",
+            EX_IOERR,
+        )
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}.", _code_of(error)
     return f"A bug in Taube ({type(error).__name__}: {error}); with TAUBE_DEBUG=1 it shows where.", EX_SOFTWARE
+
+
+_DISK_IS_AT_FAULT: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def _code_of(error: OSError) -> int:
@@ -259,8 +278,12 @@ def _add_server_commands(commands: Any) -> None:
         metavar="ACTION", title="actions", dest="action", required=True, parser_class=_Parser
     )
     invite = actions.add_parser("invite", help="make an invitation; prints its link")
-    invite.add_argument("--uses", type=_count, default=1, metavar="N", help="accounts it may make (default: 1)")
-    invite.add_argument("--days", type=_count, default=7, metavar="N", help="days until it expires (default: 7)")
+    invite.add_argument(
+        "--uses", type=_count_to(100_000), default=1, metavar="N", help="accounts it may make (default: 1)"
+    )
+    invite.add_argument(
+        "--days", type=_count_to(3650), default=7, metavar="N", help="days until it expires (default: 7)"
+    )
     revoke = actions.add_parser("revoke", help="end an invitation")
     revoke.add_argument("link", metavar="LINK")
     remove = actions.add_parser("remove", help="remove an account and everything of it")
@@ -287,11 +310,14 @@ def _seconds(text: str) -> float:
     raise argparse.ArgumentTypeError("has to be a number of seconds, such as 10")
 
 
-def _count(text: str) -> int:
-    with suppress(ValueError):
-        if 1 <= (value := int(text)) <= 1_000_000:
-            return value
-    raise argparse.ArgumentTypeError("has to be a whole number from 1 to 1,000,000")
+def _count_to(most: int) -> Callable[[str], int]:
+    def count(text: str) -> int:
+        with suppress(ValueError):
+            if 1 <= (value := int(text)) <= most:
+                return value
+        raise argparse.ArgumentTypeError(f"has to be a whole number from 1 to {most:,}")
+
+    return count
 
 
 def _silence(stream: Any) -> None:

@@ -264,7 +264,7 @@ class Saver:
 
     def __init__(self, me: Account, folder: Path, terminal: Terminal) -> None:
         if not folder.is_dir():
-            raise UserError(f"There is no folder {folder} to save files in.", EX_NOINPUT)
+            raise UserError(f"There is no folder {folder} to save files in. Make it, or name another.", EX_NOINPUT)
         self._me = me
         self._folder = folder
         self._terminal = terminal

@@ -5,8 +5,9 @@
     reordered   two messages of one sender to one receiver came in the other order, although the first was kept before
                 the second was sent, or both were sent exactly once on one connection
     early       answered kept before a receiver acknowledged it and before any sync of the disk that began after it
-                was sent
+                was sent, for the last time: each answer is to one try, and what held an earlier one excuses nothing
     strange     arrived, or kept, without ever having been sent
+    split       the members of a chat do not hold the same group in the same epoch with the same secret, or not all do
 
 Pure: an iterable of facts in (history.py), findings out.
 """
@@ -33,7 +34,7 @@ class Message:
     kept: int = 0
     arrived: int = 0
     place: int = 0
-    acknowledged: int = 0
+    acknowledged: list[int] = field(default_factory=list)
     shown: list[tuple[str, int]] = field(default_factory=list)
 
 
@@ -46,6 +47,8 @@ class Findings:
     reordered: list[tuple[str, str]] = field(default_factory=list)
     early: list[str] = field(default_factory=list)
     strange: list[str] = field(default_factory=list)
+    split: list[str] = field(default_factory=list)
+    chats: int = 0
     sent: int = 0
     kept: int = 0
     arrived: int = 0
@@ -55,10 +58,11 @@ class Findings:
     @property
     def broken(self) -> bool:
         """Whether any promise was."""
-        return bool(self.lost or self.twice or self.reordered or self.early or self.strange)
+        return bool(self.lost or self.twice or self.reordered or self.early or self.strange or self.split)
 
     def __str__(self) -> str:
         figures = f"sent {self.sent}, kept {self.kept}, arrived {self.arrived}, repeated {self.repeated}"
+        figures += f", chats {self.chats}"
         return figures + "".join(
             f", {name} {len(found)} (such as {found[0]})" if found else f", {name} 0"
             for name, found in (
@@ -67,6 +71,7 @@ class Findings:
                 ("reordered", self.reordered),
                 ("early", self.early),
                 ("strange", self.strange),
+                ("split", self.split),
             )
         )
 
@@ -78,10 +83,14 @@ def check(history: Iterable[dict[str, Any]]) -> Findings:
     findings = Findings()
     places: dict[str, int] = defaultdict(int)
     last_batch: dict[tuple[str, str], int] = {}
+    views: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     for fact in history:
         kind, at = fact["k"], fact["t"]
         if kind == "sync":
             syncs.append((fact["began"], at))
+            continue
+        if kind == "group":
+            views[fact["id"]][fact["of"]] = fact
             continue
         message = messages.setdefault(fact["id"], Message(fact["id"]))
         if kind in ("send", "intent"):
@@ -101,7 +110,7 @@ def check(history: Iterable[dict[str, Any]]) -> Findings:
                 places[fact["to"]] += 1
                 message.arrived, message.place = at, places[fact["to"]]
         elif kind == "ack":
-            message.acknowledged = message.acknowledged or at
+            message.acknowledged.append(at)
         elif kind == "shown":
             life = f"{fact['to']} {fact['life']}"
             message.shown.append((life, fact["batch"]))
@@ -114,7 +123,15 @@ def check(history: Iterable[dict[str, Any]]) -> Findings:
         _check_one(message, last, findings)
     _check_order(messages.values(), findings)
     _check_early(messages.values(), sorted(syncs), findings)
+    findings.chats = len(views)
+    findings.split = sorted(chat for chat, view in views.items() if _is_split(list(view.values())))
     return findings
+
+
+def _is_split(views: list[dict[str, Any]]) -> bool:
+    """Whether what the members said last of one chat differs, or is of no use, or one of them said nothing."""
+    states = {(view["group"], view["standing"], view["epoch"], view["secret"]) for view in views}
+    return len(states) > 1 or views[0]["standing"] != "current" or len(views) != views[0]["members"]
 
 
 def _check_one(message: Message, last: dict[str, int], findings: Findings) -> None:
@@ -158,15 +175,21 @@ def _must_precede(first: Message, second: Message) -> bool:
 
 
 def _check_early(messages: Iterable[Message], syncs: list[tuple[int, int]], findings: Findings) -> None:
-    """Only where the disk was watched, and only for raw clients, which note when they acknowledge."""
+    """Only where the disk was watched, and only for raw clients, which note when they acknowledge.
+
+    They wait for the answer to their last try only, and the server keeps each try for itself: so what makes *kept*
+    true lies between that try and the answer. An acknowledgement in between may be of an earlier try; it excuses, since
+    the history cannot tell.
+    """
     if not syncs:
         return
     began = [begin for begin, _ in syncs]
     for message in messages:
         if not message.kept or not message.sent:
             continue
-        if message.acknowledged and message.acknowledged < message.kept:
+        tried = max((at for at in message.sent if at < message.kept), default=message.sent[0])
+        if any(tried < at < message.kept for at in message.acknowledged):
             continue
-        place = bisect_left(began, message.sent[0])
+        place = bisect_left(began, tried)
         if place == len(syncs) or syncs[place][1] > message.kept:
             findings.early.append(message.id)

@@ -9,6 +9,9 @@ A line is a JSON object: `k` says what happened, `id` names a message, `t` is mo
     arrive  to                    a receiver has it, before it acknowledged
     ack                           a receiver is about to acknowledge it
     shown   to, life, batch       an account gave it to its reader; *life*: which process it was
+    group   of, group, standing, epoch, secret, members
+                                  an account holds this group of chat *id* in this epoch, with so many accounts in it;
+                                  *secret* is exported from the epoch: the same only for those who are in the same one
     sync    began                 the server's write-ahead log is on the disk (said by the disk, not by the server)
 
 Every line leaves with one write(2) before whatever follows it: what was written stays if the process dies. A line that

@@ -1,10 +1,11 @@
 """Many raw clients in one process, which may be killed at any moment: senders, or receivers, that note all they see.
 
-    python -m tests.chaos.swarm receive STATE HISTORY     receivers: record, then acknowledge, in moods of their own
-    python -m tests.chaos.swarm send STATE HISTORY        senders: pipelined, again and again until kept
+    python -m tests.chaos.swarm receive STATE HISTORY LIFE    receivers: record, then acknowledge, in moods of their own
+    python -m tests.chaos.swarm send STATE HISTORY LIFE       senders: pipelined, again and again until kept
 
-STATE is a JSON file (`State`) with everybody's keys, so that a process can be started again after a kill. Senders get
-a new name at each start: what a dead one had not been answered may be missing. SIGTERM ends both: senders first wait
+STATE is a JSON file (`State`) with everybody's keys, so that a process can be started again after a kill; LIFE counts
+its starts, and is part of its seed. Senders get a new name at each start: what a dead one had not been answered may be
+missing. SIGTERM ends both: senders first wait
 for their answers. Everybody reconnects by themselves, spread at random. Source of the rules: docs/protocol/delivery.md.
 """
 
@@ -12,7 +13,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
 import random
 import signal
 import ssl
@@ -245,13 +245,13 @@ class Sender:
 # ---------------------------------------------------------------- the process
 
 
-async def run(role: str, state: State, history: History) -> None:
+async def run(role: str, state: State, history: History, life: str) -> None:
     end = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, end.set)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     tls = state.tls()
-    dice = random.Random(f"{state.seed} {role} {os.getpid()}")
+    dice = random.Random(f"{state.seed} {role} {life}")
     everybody: list[Any]
     if role == "receive":
         everybody = [
@@ -260,8 +260,7 @@ async def run(role: str, state: State, history: History) -> None:
         ]
     else:
         everybody = [
-            Sender(f"s{os.getpid()}.{n}", state, tls, history, random.Random(dice.random()))
-            for n in range(state.senders)
+            Sender(f"s{life}.{n}", state, tls, history, random.Random(dice.random())) for n in range(state.senders)
         ]
     async with asyncio.TaskGroup() as group:
         for each in everybody:
@@ -269,8 +268,8 @@ async def run(role: str, state: State, history: History) -> None:
 
 
 def main() -> None:
-    role, state, history = sys.argv[1:4]
-    asyncio.run(run(role, State.load(Path(state)), History(Path(history))))
+    role, state, history, life = sys.argv[1:5]
+    asyncio.run(run(role, State.load(Path(state)), History(Path(history)), life))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.chaos import history
 from tests.chaos.checker import Findings, check
 
@@ -108,6 +110,46 @@ def test_kept_before_any_sync_or_acknowledgement_is_early() -> None:
     assert check([{"k": "sync", "t": 25, "began": 11}, *facts]).early == ["m1"], "that sync ended too late"
     assert not check([{"k": "sync", "t": 15, "began": 11}, *facts]).broken
     assert not check([{"k": "sync", "t": 1, "began": 0}, *good("m1", 1, 10)]).broken, "it was acknowledged"
+
+
+def test_kept_after_a_retry_is_not_excused_by_what_held_an_earlier_try() -> None:
+    facts = [sent("m1", 10, 1), sent("m1", 20, 1), fact("kept", "m1", 30)]
+    later = [fact("arrive", "m1", 40, to="b")]
+    assert check([{"k": "sync", "t": 15, "began": 11}, *facts, *later]).early == ["m1"], "that sync held the first try"
+    assert check([{"k": "sync", "t": 1, "began": 0}, *facts, fact("ack", "m1", 15), *later]).early == ["m1"]
+    assert not check([{"k": "sync", "t": 25, "began": 21}, *facts, *later]).broken
+    assert not check([{"k": "sync", "t": 1, "began": 0}, *facts, fact("ack", "m1", 25), *later]).broken
+    again = [fact("ack", "m1", 15), fact("ack", "m1", 25)]
+    assert not check([{"k": "sync", "t": 1, "began": 0}, *facts, *again, *later]).broken, "acknowledged again"
+    after = sent("m1", 35, 1)
+    assert not check([{"k": "sync", "t": 25, "began": 21}, *facts, after, *later]).broken, (
+        "what is tried later is not it"
+    )
+
+
+def member(who: str, **more: Any) -> dict[str, Any]:
+    held = {"of": who, "group": "g", "standing": "current", "epoch": 3, "secret": "s", "members": 2}
+    return fact("group", "c1", 1, **(held | more))
+
+
+def test_members_in_one_epoch_with_one_secret_are_not_split() -> None:
+    found = judged(member("a", epoch=2, secret="old"), member("b"), member("a"))
+    assert not found.broken and found.chats == 1, "what was said last counts"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"epoch": 2}, {"secret": "t"}, {"group": "h"}, {"standing": "rejoin"}],
+    ids=lambda other: next(iter(other)),
+)
+def test_members_that_hold_something_else_are_split(other: dict[str, Any]) -> None:
+    found = judged(member("a"), member("b", **other))
+    assert found.split == ["c1"] and found.broken and "split 1 (such as c1)" in str(found)
+
+
+def test_a_member_that_says_nothing_or_all_of_whom_cannot_go_on_is_split() -> None:
+    assert judged(member("a")).split == ["c1"]
+    assert judged(member("a", standing="left"), member("b", standing="left")).split == ["c1"]
 
 
 def test_arrived_without_being_sent_is_strange() -> None:

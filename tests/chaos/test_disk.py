@@ -17,7 +17,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from taube.testing import CommandFailed
+from taube.cli import EX_INTERRUPTED
+from taube.exits import EX_IOERR
+from taube.testing import CommandFailed, Person, meet, succeeded
 from taube.wire import messages as m
 from tests.chaos.faults import Machine
 from tests.chaos.folk import Folk, memory_kb, metric
@@ -199,7 +201,9 @@ async def test_on_a_full_disk_the_server_and_its_administrator_are_told_in_one_s
         [sys.executable, "-m", "taube", "admin", "invite", "--data", str(server.data)],
         env=server.environment | machine.prepare(server.data), capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode != 0 and "full" in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.returncode == EX_IOERR and "full" in done.stderr and len(done.stderr.strip().splitlines()) == 1, (
+        done.stderr
+    )
     with pytest.raises(CommandFailed):
         server.begin()
     told = [line for line in said(server).splitlines() if line and not line.startswith(("ready", "{"))]
@@ -207,6 +211,62 @@ async def test_on_a_full_disk_the_server_and_its_administrator_are_told_in_one_s
     assert (server.data / "taube.db").read_bytes() == before
     machine.full = 0
     server.begin()
+
+
+@needs_machine
+def test_on_a_full_disk_a_person_is_told_in_one_sentence_and_loses_nothing(
+    serve: Callable[..., FaultyServer], machine: Machine, tmp_path: Path
+) -> None:
+    server = serve()
+    bob, home, photo = server.person("bob"), tmp_path / "ann", tmp_path / "file.bin"
+    ann = Person("ann", home, server.environment | machine.prepare(home))
+    photo.write_bytes(os.urandom(100_000))
+
+    def told(*command: str) -> None:
+        done = ann.run(*command)
+        assert done.code == EX_IOERR and done.err.startswith("taube: ") and done.err.endswith((".", "?")), done
+        assert len(done.err.splitlines()) == 1 and "bug" not in done.err and ("full" in done.err or "room" in done.err)
+        assert not done.out
+
+    join = ("join", server.invite(), "--name", "ann")
+    machine.full = 1
+    told(*join)
+    assert not list(home.glob(".key*"))
+    machine.full = 0
+    succeeded(ann.run(*join))
+    meet(ann, bob)
+    with ann.start("read", "--follow", "--json") as following:
+        succeeded(bob.run("send", "ann", "before"))
+        assert following.record()["text"] == "before"
+        machine.full = 1
+        succeeded(bob.run("send", "ann", "while it was full"))
+        told("send", "bob", "--file", str(photo))
+        machine.full = 0
+        assert following.record()["text"] == "while it was full"
+        assert following.interrupt().code == EX_INTERRUPTED  # not before it wrote down what it had shown
+    machine.full = 1
+    for command in (("send", "bob", "lost"), ("send", "bob", "--file", str(photo)), ("read",), ("chats",)):
+        told(*command)
+    succeeded(bob.run("send", "ann", "still full"))
+    machine.full = 0
+    assert [message["text"] for message in ann.read()] == ["still full"]
+    succeeded(ann.run("send", "bob", "here again"))
+    assert [message["text"] for message in bob.read()] == ["here again"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_who_reads_into_a_full_file_is_told_and_reads_it_again(serve: Callable[..., FaultyServer]) -> None:
+    server = serve()
+    ann, bob = server.person("ann"), server.person("bob")
+    meet(ann, bob)
+    succeeded(bob.run("send", "ann", "hello"))
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "taube", "read", "--home", str(ann.home)],
+            env=server.environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == EX_IOERR and "make room" in done.stderr and len(done.stderr.splitlines()) == 1, done
+    assert [message["text"] for message in ann.read()] == ["hello"]
 
 
 # ---------------------------------------------------------------- damaged, truncated, read-only
@@ -311,20 +371,25 @@ async def test_a_log_that_was_cut_off_or_overwritten_at_its_end_gives_back_what_
     before = (server.data / "taube.db").read_bytes()
     assert len(whole) > 100_000
     dice = random.Random(4)
-    for size in [10, *sorted(dice.sample(range(33, len(whole)), 3))]:
+    found: list[int] = []
+    for size in [10, *sorted(dice.sample(range(33, len(whole)), 3)), len(whole)]:
         (server.data / "taube.db").write_bytes(before)
         log.write_bytes(whole[:size] + dice.randbytes(dice.choice((0, 5000))))
         (server.data / "taube.db-shm").unlink(missing_ok=True)
         server.log.write_text("")
         server.begin()
+        found.append(0)
         for member, bodies in people:
             client = await folk.connect()
             if isinstance(await client.log_in(member.person), m.Failed):  # type: ignore[attr-defined]
                 continue  # made after the point that was cut
             read = await folk.read_all(member, acknowledge=False)  # type: ignore[arg-type]
             assert read == bodies[: len(read)], "a prefix, in order"
+            found[-1] += 1 + len(read)
         said(server)
         server.kill()
+    assert found == sorted(found), "the later the cut, the more is there"
+    assert found[-1] == sum(1 + len(bodies) for _, bodies in people), "what was whole gives back everything"
     async with folk:
         pass
 
@@ -345,13 +410,26 @@ def test_a_read_only_data_folder_is_told_in_one_sentence_and_left_alone() -> Non
         server.data.chmod(0o555)
         for path in server.data.iterdir():
             path.chmod(0o444)
-        done = subprocess.run(
-            server.command(), env=server.environment, capture_output=True, text=True, timeout=30, check=False,
-            preexec_fn=bound_by_permissions if os.geteuid() == 0 else None,
-        )  # fmt: skip
+
+        def run(*command: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                command, env=server.environment, capture_output=True, text=True, timeout=30, check=False,
+                preexec_fn=bound_by_permissions if os.geteuid() == 0 else None,
+            )  # fmt: skip
+
+        done = run(*server.command())
         assert done.returncode not in (0, 1), done
         assert "Traceback" not in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1 and "cannot be written" in done.stderr, done.stderr
+        taube, saved = (sys.executable, "-m", "taube"), folder / "saved"
+        done = run(*taube, "admin", "backup", "--data", str(server.data), str(saved))
+        assert done.returncode == EX_IOERR and "copy its folder" in done.stderr, done
+        assert len(done.stderr.strip().splitlines()) == 1 and not saved.exists()
+        assert "copy its folder" in run(*taube, "doctor", "--data", str(server.data)).stdout
+        shutil.copytree(server.data, folder / "copy")
+        for path in (folder / "copy", *(folder / "copy").iterdir()):
+            path.chmod(0o700)
+        assert run(*taube, "admin", "backup", "--data", str(folder / "copy"), str(saved)).returncode == 0
         assert {path.name: path.read_bytes() for path in server.data.iterdir()} == contents
     finally:
         server.data.chmod(0o700)

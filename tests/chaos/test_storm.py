@@ -1,15 +1,18 @@
-"""Everybody at once after a crash: all are back soon, nobody is refused without a hint, nothing is lost.
+"""A crash under load, then everybody at once: all are back soon, nobody is refused without a hint, nothing is lost.
 
-The short one has 250 clients, the slow one 4,000 or as many as this machine's descriptors allow.
+The short one has 250 clients, the slow one 4,000 or as many as this machine's descriptors allow. The new server listens
+before the first of them comes, so that whoever it lets in and then leaves without a word was not told when to return.
 """
 
 import asyncio
+import contextlib
 import os
 import resource
 import time
 from pathlib import Path
 from typing import Any
 
+import picows
 import pytest
 
 from taube.server.clock import month_of
@@ -23,6 +26,8 @@ from tests.chaos.world import FaultyServer
 from tests.server.rawclient import Person, RawClient
 
 BACK_WITHIN_S = 20.0
+MOST = 200
+"""Messages to one member: fewer than may be under way to it unacknowledged."""
 
 
 def settle_in(server: FaultyServer, count: int) -> list[Person]:
@@ -45,6 +50,7 @@ class Storm:
         self.devices: dict[int, RawClient] = {}
         self.refused = 0
         self.without_hint: list[Any] = []
+        """Replies that do not say when to come again, and errors of connections that ended without any."""
 
     async def come(self, within_s: float) -> float:
         """All log in at once; seconds until the last is in."""
@@ -59,28 +65,74 @@ class Storm:
         while True:
             await asyncio.sleep(wait_s)
             async with slots:
-                try:
-                    client = await RawClient.connect(
-                        self.folk.server.origin, self.folk.tls, websocket_handshake_timeout=60
-                    )
-                    reply = await client.log_in(self.people[n])
-                except Exception as error:
-                    if not isinstance(error, OSError) and "picows" not in type(error).__module__:
-                        raise
-                    wait_s = 0.5
-                    continue
+                reply = await self._try(n)
             if isinstance(reply, m.LoggedIn):
-                self.devices[n] = client
                 return
+            if reply is None:
+                wait_s = 0.5
+                continue
             self.refused += 1
-            if not reply.retry_after_ms:
+            wait_s = getattr(reply, "retry_after_ms", 0) / 1000
+            if not wait_s:
                 self.without_hint.append(reply)
-            wait_s = reply.retry_after_ms / 1000
+                wait_s = 0.5
+
+    async def _try(self, n: int) -> Any:
+        """What the server said last, or how it ended the connection; None if it did before it could have said it."""
+        try:
+            client = await RawClient.connect(
+                self.folk.server.origin, self.folk.tls, greet=False, websocket_handshake_timeout=60
+            )
+        except OSError:  # of TCP or TLS
+            return None
+        except picows.WSError as error:
+            return error
+        try:
+            client.send_bytes(client.session.hello())
+            said = await self.folk.event(client, 60.0)
+            reply = await client.log_in(self.people[n]) if isinstance(said, m.Welcome) else said
+        except (OSError, TimeoutError) as error:
+            if not client.gone.is_set():  # slow, and it is we who end it
+                client.transport.disconnect(False)
+                return None
+            return self._hint(client) or error
+        if isinstance(reply, m.LoggedIn):
+            self.devices[n] = client
+        else:
             client.transport.disconnect(False)
+        return reply
+
+    def _hint(self, client: RawClient) -> Any:
+        """What was said before the connection ended, if it says when to return."""
+        while not client.events.empty():
+            event: Any = client.events.get_nowait()
+            if getattr(event, "retry_after_ms", 0):
+                return event
+        return None
 
     def leave(self) -> None:
         for device in self.devices.values():
             device.transport.disconnect(False)
+
+
+async def write(folk: Folk, to: Member, kept: list[bytes]) -> None:
+    """Write to one member, one message after the other, until the server is gone; note what was kept."""
+    with contextlib.suppress(ConnectionError):
+        for n in range(MOST):
+            body = b"%d" % n
+            if await folk.kept(to, body):
+                kept.append(body)
+            await asyncio.sleep(0.01)
+
+
+async def read(folk: Folk, client: RawClient, kept: list[bytes]) -> list[bytes]:
+    """What a member is told, until all that was kept is among it."""
+    got: list[bytes] = []
+    while not set(kept) <= set(got):
+        event = await folk.event(client)
+        if isinstance(event, m.Deliver):
+            got.append(bytes(event.body))
+    return got
 
 
 async def storm(tmp_path: Path, count: int, within_s: float) -> None:
@@ -93,23 +145,28 @@ async def storm(tmp_path: Path, count: int, within_s: float) -> None:
             server.begin()
             crowd = Storm(folk, people)
             first_s = await crowd.come(within_s * 4)
-            members = [Member(people[n], (await crowd.devices[n].mint())[0].address) for n in range(0, count, 25)]
-            crowd.leave()
-            for member in members:
-                await folk.fill(member, [b"%d" % n for n in range(3)])
+            some = range(0, count, 25)
+            members = [Member(people[n], (await crowd.devices[n].mint())[0].address) for n in some]
+            kept: list[list[bytes]] = [[] for _ in members]
+            await folk.sender()
+            writing = asyncio.gather(*(write(folk, to, mine) for to, mine in zip(members, kept, strict=True)))
+            await asyncio.sleep(0.5)
             server.kill()
+            await writing
+            assert all(kept) and all(len(mine) < MOST for mine in kept), "the kill came before or after the load"
+            crowd.leave()
             crowd = Storm(folk, people)
             server.begin()
             took_s = await crowd.come(within_s)
             assert not crowd.without_hint, crowd.without_hint[:3]
-            for n in range(0, count, 25):
-                got = []
-                while len(got) < 3:
-                    event = await folk.event(crowd.devices[n])
-                    if isinstance(event, m.Deliver):
-                        got.append(bytes(event.body))
-                assert got == [b"0", b"1", b"2"]
-            print(f"{count} clients: first in {first_s:.1f} s, back in {took_s:.1f} s, told to wait {crowd.refused}")
+            for n, mine in zip(some, kept, strict=True):
+                got = await read(folk, crowd.devices[n], mine)
+                assert got == sorted(set(got), key=int), "in order, and none twice"
+            total = sum(len(mine) for mine in kept)
+            print(
+                f"{count} clients: first in {first_s:.1f} s, back in {took_s:.1f} s, told to wait {crowd.refused};"
+                f" {total} kept before the kill, none lost"
+            )
             crowd.leave()
         assert "Traceback" not in server.log.read_text()
     finally:

@@ -36,6 +36,8 @@ from tests.server.rawclient import RawClient
 
 ROOT = Path(__file__).parents[2]
 YEAR_S = 365 * 86_400
+LISTEN_S = 4.0
+"""How long everybody listens on after that: what comes a second time comes after the first."""
 REST_S = 240.0
 """How long everything may take to come to rest once it has healed: clients wait longer after each refusal."""
 
@@ -142,6 +144,7 @@ class World:
         self.size = size
         self.say = say
         self.dice = random.Random(seed)
+        self.sectors = random.Random(f"{seed} sectors")  # how many it decides differs from run to run
         self.seed = seed
         self.machine = Machine(folder / "machine") if Machine.possible() else None
         proxy_port, server_port = free_port(), free_port()
@@ -202,8 +205,11 @@ class World:
         environment = self.server.environment
         swarm = [sys.executable, "-m", "tests.chaos.swarm"]
         for role in ("receive", "send"):
-            line = [*swarm, role, str(path), str(self.history / f"{role}.history")]
-            child = Child(role, lambda life, line=line: line, environment, self.folder / f"{role}.log")  # type: ignore[misc]
+
+            def line(life: int, role: str = role) -> list[str]:
+                return [*swarm, role, str(path), str(self.history / f"{role}.history"), str(life)]
+
+            child = Child(role, line, environment, self.folder / f"{role}.log")
             setattr(self, "receivers" if role == "receive" else "senders", child)
             if self.size.receivers:
                 child.start()
@@ -230,7 +236,7 @@ class World:
             path = self.history / f"{person.name}.history"
 
             def line(life: int, person: Any = person, path: Path = path) -> list[str]:
-                words = [str(person.home), person.name, str(path), str(life), str(self.size.talk_rate)]
+                words = [str(person.home), person.name, str(path), str(life), str(self.size.talk_rate), str(self.seed)]
                 return [sys.executable, "-m", "tests.chaos.talker", *words]
 
             child = Child(person.name, line, person.environment, self.folder / f"{person.name}.log")
@@ -276,7 +282,7 @@ class World:
         )
         if power:
             machine.hold_sync = 0
-            lost = await asyncio.to_thread(machine.cut_power, self.dice)
+            lost = await asyncio.to_thread(machine.cut_power, self.sectors)
             self.say(f"           {lost} writes were not synced")
         machine.journal.unlink(missing_ok=True)
 
@@ -356,7 +362,10 @@ class World:
     # ------------------------------------------------------------ judging
 
     async def judge(self, rest_s: float = REST_S) -> Findings:
-        """Heal everything, let everybody finish, and check. Raises AssertionError when somebody cannot finish."""
+        """Heal everything, let everybody finish, listen on for a while, and check.
+
+        Raises AssertionError when somebody cannot finish.
+        """
         if self.machine is not None:
             self.machine.heal()
         self.proxy.heal()
@@ -370,22 +379,25 @@ class World:
                 raise AssertionError(f"senders still wait for answers {rest_s:.0f} s after everything healed")
             await asyncio.sleep(0.1)
         pause_s = 0.5
-        while True:
-            self.disk.note_all(
-                [("sync", {"id": "", "began": began, "t": ended}) for began, ended in self._syncs_since()]
-            )
-            findings = await asyncio.to_thread(lambda: check(history.read(self.history)))
-            if not findings.lost or time.monotonic() > deadline:
-                break
+        while not (await self._is_at_rest() or time.monotonic() > deadline):
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, 10.0)
-        self._listen_once_more()
-        return findings
+        await asyncio.sleep(LISTEN_S)
+        await asyncio.to_thread(self._end_clients)
+        syncs = self.machine.syncs() if self.machine is not None else []
+        self.disk.note_all([("sync", {"id": "", "began": began, "t": ended}) for began, ended in syncs])
+        return await asyncio.to_thread(self._check)
 
-    def _syncs_since(self) -> list[tuple[int, int]]:
-        return self.machine.syncs() if self.machine is not None else []
+    def _check(self) -> Findings:
+        return check(history.read(self.history))
 
-    def _listen_once_more(self) -> None:
+    async def _is_at_rest(self) -> bool:
+        """Whether everything has arrived, and everybody has said what they hold of their chats, and it agrees."""
+        findings = await asyncio.to_thread(self._check)
+        talkers = self.size.talkers
+        return not (findings.lost or findings.split) and findings.chats >= talkers * (talkers - 1) // 2
+
+    def _end_clients(self) -> None:
         """Processes end by SIGTERM, without errors."""
         for child in self.children:
             child.signal(signal.SIGTERM)

@@ -111,6 +111,23 @@ def test_profile_name_that_is_the_id_of_another_chat_gets_nothing_meant_for_it(w
 
 
 @spec("DEV-43")
+def test_whoever_a_link_does_not_name_is_called_what_they_say(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await world.person("alice").join(), await world.person("bob").join()
+        await alice.account.add(contact_link(parse_contact_link(bob.contact_link)._replace(name="")))
+        await world.settle()
+        (chat,) = alice.account.chats()
+        assert chat.name == "someone"
+        (request,) = bob.account.chats()
+        await request.accept()
+        await world.settle()
+        (chat,) = alice.account.chats()
+        assert chat.name == "bob"
+
+    run(story())
+
+
+@spec("DEV-43")
 @pytest.mark.parametrize("name", ["bob\u3164", "b\u034fob", "\u200bBob", "ｂｏｂ", "bo\ufe01b", "BOB", "bob\u2800"])
 def test_name_that_looks_like_a_known_one_is_told_apart_and_noticed(world: World, name: str) -> None:
     async def story() -> None:

@@ -448,6 +448,22 @@ def test_deletion_can_be_repeated_until_the_server_says_that_there_is_no_such_ac
 
 
 @spec("DEV-45")
+def test_deletion_that_never_came_to_be_erases_nothing_when_a_copy_took_over(world: World) -> None:
+    async def story() -> None:
+        bob = await world.person("bob").join()
+        bob.engine.link = bob.link
+        world.fault = lambda command: "before" if isinstance(command, DeleteAccount) else None
+        with pytest.raises(TryLater):
+            await bob.account.delete()
+        bob.engine._end(DeviceReplaced("another copy took over"))
+        with pytest.raises(DeviceReplaced):
+            await bob.account.delete()
+        assert bob.store.meta("account")
+
+    run(story())
+
+
+@spec("DEV-45")
 def test_home_that_was_replaced_by_a_copy_is_not_erased_if_nobody_wanted_that_before(world: World) -> None:
     async def story() -> None:
         bob = await world.person("bob").join()

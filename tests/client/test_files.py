@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from taube.client import content, photos
+from taube.client.blobs import Blobs
 from taube.client.errors import Refused, UserError, WrongInput
 from taube.client.events import Media, Message
 from taube.client.files import CHUNK_BYTES, Files, clean_file_name, media_type_of, numbered, shortened
-from taube.client.transport import ConnectionLost
+from taube.client.transport import ConnectionLost, TransportError
 from taube.wire.errors import BLOB_TOO_LARGE, BLOB_UNKNOWN, NO_ROOM, WireError
 from tests.client.fake_server import Client, World, friends
 from tests.spec import spec
@@ -137,6 +138,63 @@ def test_a_file_message_that_was_lost_is_sent_again_and_counts_in_the_order_in_w
         assert sorted(m.kind for m in came(bob, "alice")) == ["media", "text", "text"]
 
     run(story())
+
+
+@spec("DEV-14")
+def test_a_file_that_trips_over_a_bug_does_not_hold_up_those_behind_it(world: World, tmp_path: Path) -> None:
+    async def story() -> None:
+        blobs = FakeBlobs()
+        alice, _ = await pair(world, blobs)
+        (tmp_path / "a").write_bytes(b"a")
+        for _ in range(2):
+            await alice.account.chat("bob").send_file(tmp_path / "a")
+        blobs.fault = raising(ArithmeticError("nobody foresaw this"))
+        with pytest.raises(ArithmeticError):
+            await alice.engine.files.upload_due()
+        blobs.fault = lambda: None
+        await alice.engine.files.upload_due()
+        assert len(blobs.kept) == 1
+        world.now_ms += 86_400_000
+        await alice.engine.files.upload_due()
+        assert len(blobs.kept) == 2
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ("200 OK", "Upload-Offset: 0\r\nUpload-Length: 1000\r\nUpload-Complete: ?0\r\n", ""),
+        ("200 OK", f"Upload-Offset: {'9' * 5000}\r\nUpload-Length: 1000\r\n", ""),
+        ("503 Busy", "", '{"code": 7, "retry_after_ms": 1e400}'),
+        ("503 Busy", "", '{"code": 1e999, "retry_after_ms": 0}'),
+        ("503 Busy", "", "[" * 60_000),
+    ],
+)
+def test_a_server_that_answers_an_upload_with_nonsense_is_left_alone(
+    answer: tuple[str, str, str], tmp_path: Path
+) -> None:
+    status, fields, body = answer
+    asked = 0
+
+    async def answer_it(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.readuntil(b"\r\n\r\n")
+        length = f"Content-Length: {len(body)}\r\nConnection: close\r\n"
+        writer.write(f"HTTP/1.1 {status}\r\n{fields}{length}\r\n{body}".encode())
+        await writer.drain()
+        writer.close()
+
+    async def story() -> None:
+        (tmp_path / "sealed").write_bytes(bytes(1000))
+        async with await asyncio.start_server(answer_it, "127.0.0.1", 0) as server:
+            origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            with pytest.raises(TransportError):
+                await Blobs(origin).upload(bytes(32), tmp_path / "sealed")
+
+    run(story())
+    assert asked < 10
 
 
 @spec("DEV-14")

@@ -295,6 +295,31 @@ def test_copied_home_never_uses_the_old_ratchets(world: World) -> None:
     run(story())
 
 
+@spec("CNT-02", "CNT-11", "DEV-05")
+def test_what_both_copies_of_a_home_send_is_shown_once_and_confirmed_to_both(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")
+        for text in ("read", "delivered"):
+            await bob.account.chat("alice").send_text(text)
+        bob.store.close()
+        shutil.copytree(bob.folder, world.folder / "copy")
+        bob.restart()
+        await world.settle()
+        first = next(message for message in alice.account.chat("bob").messages() if message.text == "read")
+        rows = [row for row in alice.store.unread(None, 10) if row.id.hex() == first.id]
+        alice.account._mark_read(rows)
+        await world.settle()
+        assert bob.states("alice") == ["read", "delivered"]
+        copy = world.person("bob", "copy")
+        copy.engine.devices.start_anew()
+        world.people = [alice, copy]
+        await world.settle()
+        assert copy.states("alice") == ["read", "delivered"]
+        assert alice.texts("bob") == ["read", "delivered"]
+
+    run(story())
+
+
 @spec("DEV-05")
 def test_crash_anywhere_in_the_new_start_is_taken_up(world: World) -> None:
     async def story() -> None:

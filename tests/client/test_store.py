@@ -10,7 +10,7 @@ import pytest
 
 from taube.client.errors import HomeUnusable
 from taube.client.home import Home
-from taube.client.store import MAX_ASIDE_PER_SERIAL, SCHEMA_VERSION, Store
+from taube.client.store import MAX_ASIDE_PER_SERIAL, SCHEMA_VERSION, Store, _connect
 from tests.spec import spec
 
 
@@ -25,6 +25,17 @@ def test_home_and_key_can_be_read_by_their_owner_only(home: Home) -> None:
     assert home.folder.stat().st_mode & 0o777 == 0o700
     assert home.key_file.stat().st_mode & 0o777 == 0o600
     assert home.database.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_home_whose_making_was_interrupted_is_made_to_the_end(home: Home) -> None:
+    """By a kill, or by a disk that was full: the file was there, and no table in it."""
+    home.create()
+    _connect(home, None, home.make_key(os.urandom), create=True).close()
+    assert home.exists()
+    Store.open(home).close()
+    store = Store.create(home, os.urandom)
+    assert store.meta_int("registered") == 0 and store._value("PRAGMA user_version") == SCHEMA_VERSION
+    store.close()
 
 
 @spec("DEV-06")

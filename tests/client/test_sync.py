@@ -10,6 +10,7 @@ import pytest
 from taube.client.errors import HomeUnusable, NoAccount, WrongInput
 from taube.client.inbox import Delivery
 from taube.client.transport import ConnectionLost
+from taube.wire.errors import BUSY, WireError
 from taube.wire.messages import Deliver, Register, Send
 from tests.client.fake_server import DAY_MS, Client, World, friends
 from tests.spec import spec
@@ -151,11 +152,33 @@ def test_message_to_a_full_mailbox_waits_and_is_delivered_in_order(world: World)
             await alice.account.chat("bob").send_text(str(n))
         await world.settle()
         assert alice.states("bob") == ["queued"] * 3
+        due_ms = alice.store.outbox_due_ms()
+        assert due_ms is not None and due_ms > world.now_ms  # what waits behind is not looked at again and again
         world.full.clear()
         world.now_ms += 2 * 3_600_000
         await world.settle()
         assert bob.texts("alice") == ["0", "1", "2"]
         assert alice.states("bob") == ["delivered"] * 3
+
+    run(story())
+
+
+@spec("DEV-12")
+def test_clock_that_was_ahead_and_is_set_back_holds_nothing_up(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")
+        world.full.add(bob.vault.device)
+        world.now_ms += 20 * DAY_MS
+        await alice.account.chat("bob").send_text("under the wrong clock")
+        await world.settle()
+        assert alice.states("bob") == ["queued"]
+        world.full.clear()
+        world.now_ms -= 20 * DAY_MS
+        assert alice.link is not None
+        await alice.link.close()
+        await world.settle()
+        assert bob.texts("alice") == ["under the wrong clock"]
+        assert alice.states("bob") == ["delivered"]
 
     run(story())
 
@@ -311,6 +334,22 @@ def test_join_that_lost_its_answer_can_be_repeated(world: World) -> None:
         await bob.join()
         assert bob.vault.account == account
         assert bob.contact_link
+
+    run(story())
+
+
+@spec("DEV-45")
+def test_who_joins_while_the_server_is_behind_waits_twice_and_is_told_then(world: World) -> None:
+    async def story() -> None:
+        refusals = iter([BUSY] * 2 + [None] + [BUSY] * 3)
+        world.fault = lambda command: next(refusals) if isinstance(command, Register) else None
+        bob, carol = world.person("bob"), world.person("carol")
+        await bob.join()
+        assert bob.contact_link
+        with pytest.raises(WireError) as told:
+            await carol.join()
+        assert told.value.kind is BUSY
+        assert list(refusals) == []
 
     run(story())
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from picows import WSMsgType
 
 from taube.client.transport import (
     QUEUE_BYTES,
@@ -22,6 +23,7 @@ from taube.client.transport import (
     socket_url,
 )
 from taube.testing import make_certificate
+from taube.wire.codec import encode
 from taube.wire.errors import ADDRESS_GONE, LOGIN_REFUSED, RATE_LIMITED, WireError
 from taube.wire.messages import (
     Acknowledge,
@@ -188,14 +190,47 @@ def test_a_cancelled_request_leaves_the_link_good_and_its_late_reply_is_ignored(
     run(story)
 
 
+@spec("CON-03")
+def test_a_frame_comes_in_fragments_too_and_what_is_none_ends_the_link() -> None:
+    def pieces(server: TinyServer, *sent: tuple[WSMsgType, bytes, bool]) -> None:
+        for kind, data, is_last in sent:
+            server.connections[-1].transport.send(kind, data, is_last)
+
+    async def story(server: TinyServer) -> None:
+        asked: list[int] = []
+        server.answer = lambda command: asked.append(command.request)  # type: ignore[union-attr, func-returns-value]
+        whole, binary, more = encode(GateState(1, b"v" * 1000)), WSMsgType.BINARY, WSMsgType.CONTINUATION
+        link = await transport_to(server).anonymous("gate")
+        reply = asyncio.create_task(link.request(look))
+        while not asked:
+            await asyncio.sleep(0)
+        assert asked == [1]
+        pieces(server, (binary, whole[:9], False), (more, whole[9:500], False), (WSMsgType.PING, b"", True))
+        pieces(server, (more, b"", False), (more, whole[500:], True))
+        assert await reply == GateState(1, b"v" * 1000)
+        wrong = [
+            [(more, b"x", True)],
+            [(binary, b"x", False), (binary, b"x", True)],
+            [(binary, b"x" * 100_000, False), (more, b"x" * 100_000, True)],
+            [(WSMsgType.TEXT, b"x", True)],
+        ]
+        for each in wrong:
+            link = await transport_to(server).anonymous("gate")
+            reply = asyncio.create_task(link.request(look))
+            await asyncio.sleep(0)
+            pieces(server, *each)
+            with pytest.raises(NotTaube):
+                await reply
+
+    run(story)
+
+
 def test_frames_that_are_no_protocol_end_the_link() -> None:
     async def story(server: TinyServer) -> None:
         server.answer = lambda c: None
         link = await transport_to(server).anonymous("gate")
         request = asyncio.create_task(link.request(look))
         await asyncio.sleep(0.02)
-        from picows import WSMsgType
-
         server.connections[0].transport.send(WSMsgType.BINARY, b"\xc1 nonsense")
         with pytest.raises(NotTaube):
             await request

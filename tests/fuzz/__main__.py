@@ -42,7 +42,7 @@ def fuzz(name: str, arguments: list[str]) -> None:
 
     def one(data: bytes) -> None:
         for text in play(data):
-            atheris._trace_branch(counters[zlib.crc32(text.encode()) % OUTCOMES])
+            atheris._trace_branch(counters[zlib.crc32(text.encode(errors="surrogatepass")) % OUTCOMES])
 
     atheris.Setup([sys.argv[0], *arguments], one)
     atheris.Fuzz()
@@ -136,7 +136,8 @@ def minimise(work: Work) -> None:
 
     found = {path.read_bytes() for path in work.inputs.iterdir()}
     seeds = corpus.seeds(work.name)
-    corpus.keep(work.name, reach.fewest(work.name, found - set(seeds), seeds))
+    if left_out := corpus.keep(work.name, reach.fewest(work.name, found - set(seeds), seeds)):
+        print(f"{work.name}: {left_out} inputs were not kept, the corpus is full")
 
 
 def main(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ anew from tests/vectors and from what a proper client sends, and are not kept in
 
 import base64
 import contextlib
+import itertools
 import json
 import ssl
 from collections.abc import Iterable
@@ -33,10 +34,15 @@ def kept(name: str) -> list[bytes]:
 
 
 def keep(name: str, inputs: Iterable[bytes]) -> int:
-    """Keep exactly these; gives the size of the file."""
+    """Keep these and no others, the shorter first, as far as there is room; gives how many were left out."""
     lines = sorted({base64.b64encode(data).decode() for data in inputs if data}, key=lambda line: (len(line), line))
     FOLDER.mkdir(exist_ok=True)
-    return (FOLDER / f"{name}.txt").write_text("".join(line + "\n" for line in lines))
+    target = FOLDER / f"{name}.txt"
+    room = MOST_BYTES - 1 - sum(path.stat().st_size for path in FOLDER.glob("*.txt") if path != target)
+    ends = itertools.accumulate(len(line) + 1 for line in lines)
+    fitting = [line for line, end in zip(lines, ends, strict=True) if end <= room]
+    target.write_text("".join(line + "\n" for line in fitting))
+    return len(lines) - len(fitting)
 
 
 # ---------------------------------------------------------------- seeds

@@ -19,7 +19,7 @@ import uvloop
 
 from taube.server import pages
 from taube.server.gateway.blobs import BlobTraffic
-from taube.server.gateway.listener import Listener, ListenerConfig
+from taube.server.gateway.listener import Listener, ListenerConfig, ends_one_connection
 from taube.server.services.blobs import PREFIX, BlobSettings
 from taube.server.stores.objects import ObjectFolder
 from taube.wire.codec import decode_reply_or_event
@@ -109,7 +109,7 @@ class Port:
 
     def _unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if not (isinstance(error, OSError) or error is ConnectionResetError):  # aiofastnet gives the class, too
+        if not (error is ConnectionResetError or (error and ends_one_connection(error))):  # the class is given, too
             self._contexts.append(context)
 
     def turn(self) -> None:

@@ -1,5 +1,7 @@
 """What fuzzing found worth keeping is played again, without a fuzzer: every input is a regression."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.fuzz import corpus, reach
@@ -20,6 +22,16 @@ def test_the_corpus_is_small_and_belongs_to_targets() -> None:
     files = sorted(corpus.FOLDER.glob("*"))
     assert {path.stem for path in files} <= set(TARGETS)
     assert sum(path.stat().st_size for path in files) < corpus.MOST_BYTES
+
+
+def test_a_corpus_that_is_full_keeps_the_shorter_inputs_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "FOLDER", tmp_path)
+    monkeypatch.setattr(corpus, "MOST_BYTES", 30)
+    assert corpus.keep("frames", [b"four"]) == 0
+    assert corpus.keep("links", [b"a long one", b"x", b"yz"]) == 1
+    assert (corpus.kept("frames"), corpus.kept("links")) == ([b"four"], [b"x", b"yz"])
 
 
 def test_inputs_that_add_nothing_are_left_out() -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import picows
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from taube.wire import messages as m
@@ -27,12 +27,15 @@ PATIENCE_S = 15.0
 Kind = TypeVar("Kind")
 
 
-def certificate(folder: Path, *names: str) -> tuple[Path, Path]:
-    """A self-signed certificate for loopback and its key, as two files."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def certificate(folder: Path, *names: str, is_rsa: bool = False) -> tuple[Path, Path]:
+    """A self-signed certificate for loopback and *names*, and its key, as two files."""
+    key = rsa.generate_private_key(65_537, 2048) if is_rsa else ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
-    alternatives = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    alternatives = [
+        *(x509.DNSName(each) for each in ("localhost", *names)),
+        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+    ]
     built = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -73,7 +73,8 @@ def test_a_mistyped_command_is_one_sentence_and_64(line: str, capsys: pytest.Cap
     [
         ("jion L", "there is no command “jion” (did you mean “join”?)"),
         ("admin inivte", "did you mean “invite”?"),
-        ("admin invite --days 0", "--days has to be a whole number from 1 to 1,000,000;"),
+        ("admin invite --days 0", "--days has to be a whole number from 1 to 3,650;"),
+        ("admin invite --uses 100001", "--uses has to be a whole number from 1 to 100,000;"),
         ("admin invite --days soon", "--days has to be a whole number"),
         ("read --wait soon", "--wait has to be a number of seconds"),
     ],

@@ -544,6 +544,10 @@ class Account:
         except DeviceReplaced:
             if not self._store.meta_int("deleting"):
                 raise
+            with translated():
+                is_gone = await self._engine.devices.is_account_gone()
+            if not is_gone:  # another copy of this home became the device; that deletion never came to be
+                raise
         else:
             with self._store.write():
                 self._store.set_meta("deleting", 1)

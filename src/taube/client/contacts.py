@@ -157,15 +157,16 @@ class Contacts:
             if chat is not None:
                 return chat  # they, or another process, were faster
             chat_id = self._vault.random(16)
-            name = self.free_name(clean_name(link.name) or "someone")
+            said = clean_name(link.name)
+            name, named_by = self.free_name(said or "someone"), "link" if said else "nobody"
             self._store.add_chat(
-                Chat(chat_id, name, "link", KIND_PAIR, "open", link.account, None, 1, self._vault.now_ms())
+                Chat(chat_id, name, named_by, KIND_PAIR, "open", link.account, None, 1, self._vault.now_ms())
             )
             admins = tuple(sorted((self._vault.account, link.account)))
             self.found(chat_id, GroupContext(KIND_PAIR, chat_id, admins), {link.account: claimed})
             contact = self._store.contact(link.account)
             if contact is not None:
-                self._store.put_contact(contact._replace(name=clean_name(link.name)))
+                self._store.put_contact(contact._replace(name=said))
             self._store.note("chat", chat_id)
             return self._greet(chat_id)
 

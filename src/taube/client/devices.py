@@ -7,7 +7,9 @@
 Source: docs/protocol/identity.md; docs/protocol/device.md, "State".
 """
 
+import asyncio
 import base64
+import itertools
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
@@ -27,6 +29,7 @@ from taube.client.store import DAY_MS, Address
 from taube.client.vault import Vault
 from taube.exits import EX_NOPERM
 from taube.wire.errors import (
+    ACCOUNT_UNKNOWN,
     ADDRESS_GONE,
     INVITATION_EXPIRED,
     INVITATION_UNKNOWN,
@@ -56,6 +59,9 @@ SPARES: Final = 16
 REPLACE_AFTER_MS: Final = 30 * DAY_MS
 FORGET_AFTER_MS: Final = 31 * DAY_MS
 SUITES: Final = (SUITE_HYBRID, SUITE_CLASSIC)
+REGISTER_WAITS: Final = 2
+REGISTER_WAIT_MS: Final = 15_000
+"""A newcomer whom the server asks to come again soon waits so often, and so long each time, before a person is told."""
 MAX_LEAP: Final = 1 << 20
 """How far another home of this account may be ahead of this one's device list; each new device is one step."""
 
@@ -132,7 +138,21 @@ class Devices:
             self._set_device(device, 1)
 
     async def register(self, invitation: bytes) -> None:
-        """Spend the invitation. A repetition after a lost answer finds the account there and is content."""
+        """Spend the invitation. A repetition after a lost answer finds the account there and is content. A server that
+        is busy is given the seconds that it asks for. Source: DEV-45."""
+        for waits in itertools.count():
+            try:
+                await self._register_once(invitation)
+                break
+            except WireError as error:
+                is_passing = error.kind.retry is Retry.LATER and error.retry_after_ms <= REGISTER_WAIT_MS
+                if not is_passing or waits == REGISTER_WAITS:
+                    raise
+                await asyncio.sleep(error.retry_after_ms / 1000)
+        with self._store.write():
+            self._store.set_meta("registered", 1)
+
+    async def _register_once(self, invitation: bytes) -> None:
         genesis, signed_list = _certificate.unpack(self._vault.certificate)
         link = await self._network.anonymous("register")
         try:
@@ -151,8 +171,16 @@ class Devices:
                 ) from error
             else:
                 raise
-        with self._store.write():
-            self._store.set_meta("registered", 1)
+
+    async def is_account_gone(self) -> bool:
+        """Whether the server says that there is no such account any more. Raises ConnectionLost, WireError."""
+        try:
+            await self.fetch_certificate(self._vault.account)
+        except WireError as error:
+            if error.kind is ACCOUNT_UNKNOWN:
+                return True
+            raise
+        return False
 
     async def _is_registered(self, link: Link) -> bool:
         account = self._vault.account

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from taube.client.blobs import Blobs, sync_file
+from taube.client.blobs import Blobs, name_of, sync_file
 from taube.client.contacts import one_line
 from taube.client.content import MAX_FILE_NAME_BYTES, MAX_MEDIA_BYTES, Media
 from taube.client.e2e import CoreError
@@ -49,7 +49,7 @@ class Sealed(NamedTuple):
     @property
     def name(self) -> bytes:
         """The blob's."""
-        return hashlib.sha256(self.secret).digest()
+        return name_of(self.secret)
 
 
 class Files:
@@ -78,7 +78,7 @@ class Files:
             raise WrongInput("A file of more than 1 GiB cannot be sent.")
         core, secret, key = self._vault.core, self._vault.random(32), self._vault.random(32)
         digest = hashlib.sha256()
-        path = self._sealed_file(hashlib.sha256(secret).digest())
+        path = self._sealed_file(secret)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         draft = path.with_suffix(".new")
         try:
@@ -103,7 +103,7 @@ class Files:
 
     def discard(self, secret: bytes) -> None:
         """A sealed file that will not be uploaded, or is."""
-        self._sealed_file(hashlib.sha256(secret).digest()).unlink(missing_ok=True)
+        self._sealed_file(secret).unlink(missing_ok=True)
 
     async def upload_due(self) -> None:
         """Upload what is due, if no other process is at it. Raises TransportError, WireError that waiting may mend."""
@@ -117,7 +117,7 @@ class Files:
                     await self._upload(upload)
 
     async def _upload(self, upload: Upload) -> None:
-        path = self._sealed_file(hashlib.sha256(upload.secret).digest())
+        path = self._sealed_file(upload.secret)
         if upload.made_ms + KEEP_SENT_MS < self._vault.now_ms() or not path.exists():
             self._outbox.abandon(upload)
             self.discard(upload.secret)
@@ -133,12 +133,15 @@ class Files:
                 raise
             self.problem = UserError(_why_not(error), EX_DATAERR)
             self._outbox.abandon(upload)
+        except Exception:  # a bug, which is reported; those behind this one go on
+            self._postpone(upload, self.problem, 0)
+            raise
         else:
             self.problem = None
             self._outbox.release(upload)
         self.discard(upload.secret)
 
-    def _postpone(self, upload: Upload, error: TaubeError, least_ms: int) -> None:
+    def _postpone(self, upload: Upload, error: TaubeError | None, least_ms: int) -> None:
         self.problem = error
         wait_ms = max(min(RETRY_MS << min(upload.tries, 12), RETRY_MOST_MS), least_ms)
         with self._store.write():
@@ -146,7 +149,7 @@ class Files:
 
     def _tidy(self) -> None:
         """Remove files that nothing names: what a crash left, once it is a day old."""
-        kept = {hashlib.sha256(upload.secret).hexdigest() for upload in self._store.uploads()}
+        kept = {name_of(upload.secret).hex() for upload in self._store.uploads()}
         for path in (*self._outgoing.glob("*"), *self._incoming.glob("*")):
             with suppress(OSError):
                 if path.stem not in kept and path.stat().st_mtime < time.time() - DAY_MS / 1000:
@@ -206,8 +209,8 @@ class Files:
 
     # ---------------------------------------------------------------- helpers
 
-    def _sealed_file(self, name: bytes) -> Path:
-        return self._outgoing / name.hex()
+    def _sealed_file(self, secret: bytes) -> Path:
+        return self._outgoing / name_of(secret).hex()
 
     def _chunks(self, size: int) -> int:
         return -(-self._vault.core.padded_size(size) // CHUNK_BYTES)

@@ -146,6 +146,9 @@ class Home:
         try:
             os.write(descriptor, content)
             os.fsync(descriptor)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
         finally:
             os.close(descriptor)
         try:

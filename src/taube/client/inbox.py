@@ -269,13 +269,16 @@ class Inbox:
     ) -> None:
         """Put a message in the history, once; with *raw*, all that was said."""
         message = what.message_id
-        if not self._store.add_message(
+        is_new = self._store.add_message(
             *(chat.id, message, sender, what.sequence, what.sent_at_ms, kind, text, "received", True, reply_to, raw)
-        ):
+        )
+        if kind in ("text", "media"):
+            # also when it comes again: whoever sends it again has not heard of its receipt (CNT-11)
+            row = None if is_new else self._store.message(chat.id, message, sender)
+            self._store.owe_receipt(chat.id, message, content.READ if row and not row.unread else content.DELIVERED)
+        if not is_new:
             return
         self._store.touch_chat(chat.id, self._vault.now_ms())
-        if kind in ("text", "media"):
-            self._store.owe_receipt(chat.id, message, content.DELIVERED)
         self._store.note("message", chat.id, message + sender)
 
     def _take_receipt(self, chat: Chat, receipt: Receipt) -> None:

@@ -29,9 +29,15 @@ KEEP_SENT_MS: Final = 30 * DAY_MS
 KEEP_DECIDED_MS: Final = 45 * DAY_MS
 KEEP_ASIDE_MS: Final = 30 * DAY_MS
 KEEP_JOURNAL: Final = 5_000
+# the longest that anything is put off; a chore: a day
+MOST_OUTBOX_WAIT_MS: Final = 3_600_000
+MOST_GAP_WAIT_MS: Final = 6 * 3_600_000
 TRIM_JOURNAL_EVERY: Final = 500
 MAX_ASIDE_PER_SERIAL: Final = 64
 MAX_TOLD: Final = 32
+
+_TROUBLE: Final = (apsw.BusyError, apsw.FullError, apsw.IOError, apsw.ReadOnlyError)
+"""What a person can do something about."""
 
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
@@ -320,10 +326,7 @@ class Store:
             return cls.open(home, passphrase)
         key = None if passphrase else home.make_key(random)
         store = cls(home, _connect(home, passphrase, key, create=True))
-        with store.write():
-            if store._value("PRAGMA user_version") == 0:
-                store._db.execute(_SCHEMA)
-                store._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        store._begin()
         return store
 
     @classmethod
@@ -341,9 +344,18 @@ class Store:
             connection.close()
             raise HomeUnusable(f"{home.folder} was written by a newer version of Taube: update Taube to open it.")
         store = cls(home, connection)
-        if version in range(1, SCHEMA_VERSION):
+        if version == 0:  # it was being made when the process, or the room on the disk, came to its end
+            store._begin()
+        elif version in range(1, SCHEMA_VERSION):
             store._upgrade()
         return store
+
+    def _begin(self) -> None:
+        """Make the tables, at once or not at all, if there are none. Raises HomeUnusable."""
+        with self.write():
+            if self._value("PRAGMA user_version") == 0:
+                self._run(_SCHEMA)
+                self._run(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _upgrade(self) -> None:
         """Bring an older database to the schema of today, at once or not at all. Raises HomeUnusable."""
@@ -646,7 +658,7 @@ class Store:
 
     def put_joined(self, chat: bytes, accounts: Iterable[bytes], now_ms: int) -> None:
         """These accounts came to the chat after us."""
-        self._cursor.executemany(
+        self._run_for_each(
             "INSERT OR REPLACE INTO joins VALUES (?, ?, ?)", [(chat, account, now_ms) for account in accounts]
         )
 
@@ -703,7 +715,7 @@ class Store:
         return int(self._value("SELECT count(*) FROM messages WHERE state = 'queued' AND chat = ?", chat))
 
     def mark_read(self, numbers: Sequence[int]) -> None:
-        self._cursor.executemany("UPDATE messages SET unread = 0 WHERE n = ?", [(n,) for n in numbers])
+        self._run_for_each("UPDATE messages SET unread = 0 WHERE n = ?", [(n,) for n in numbers])
 
     def set_message_state(self, chat: bytes, message: bytes, state: str, only_from: Sequence[str]) -> bool:
         """Whether the state changed; only states in *only_from* do."""
@@ -738,7 +750,7 @@ class Store:
         )
 
     def forget_receipts(self, receipts: Iterable[tuple[bytes, bytes]]) -> None:
-        self._cursor.executemany("DELETE FROM receipts WHERE chat = ? AND message = ?", list(receipts))
+        self._run_for_each("DELETE FROM receipts WHERE chat = ? AND message = ?", list(receipts))
 
     def forget_receipts_of(self, chat: bytes) -> None:
         self._run("DELETE FROM receipts WHERE chat = ?", chat)
@@ -807,8 +819,11 @@ class Store:
         return int(self._value("SELECT count(*) FROM outbox"))
 
     def outbox_due_ms(self) -> int | None:
-        """When the next row is due."""
-        return self._int("SELECT min(due_ms) FROM outbox")
+        """When the next row is due; one of a chat not before those that were written before it."""
+        return self._int(
+            "SELECT min(due_ms) FROM outbox"
+            " WHERE chat IS NULL OR n IN (SELECT min(n) FROM outbox WHERE chat IS NOT NULL GROUP BY chat)"
+        )
 
     def postpone_outgoing(self, n: int, due_ms: int) -> None:
         self._run("UPDATE outbox SET due_ms = ? WHERE n = ?", due_ms, n)
@@ -976,6 +991,13 @@ class Store:
 
     # ---------------------------------------------------------------- housekeeping
 
+    def hurry_misdated(self, now_ms: int) -> None:
+        """What is due later than anything may wait was put off under a clock that has been set back: it is due now."""
+        self._run("UPDATE outbox SET due_ms = ? WHERE due_ms > ?", now_ms, now_ms + MOST_OUTBOX_WAIT_MS)
+        self._run("UPDATE uploads SET due_ms = ? WHERE due_ms > ?", now_ms, now_ms + MOST_OUTBOX_WAIT_MS)
+        self._run("UPDATE chores SET due_ms = ? WHERE due_ms > ?", now_ms, now_ms + DAY_MS)
+        self._run("UPDATE gaps SET ask_ms = ? WHERE ask_ms > ?", now_ms, now_ms + MOST_GAP_WAIT_MS)
+
     def expire(self, now_ms: int) -> None:
         """Forget what has served its time."""
         self._run("DELETE FROM sent WHERE at_ms < ?", now_ms - KEEP_SENT_MS)
@@ -995,20 +1017,29 @@ class Store:
     def _run(self, sql: str, *values: Any) -> None:
         try:
             self._cursor.execute(sql, values)
-        except apsw.BusyError as error:
-            raise HomeUnusable(
-                f"{self.home.folder} is held by another process for too long: try again.", EX_TEMPFAIL
-            ) from error
-        except (apsw.FullError, apsw.IOError, apsw.ReadOnlyError) as error:
-            raise HomeUnusable(
-                f"{self.home.folder} cannot be written: is the disk full or read-only?", EX_IOERR
-            ) from error
+        except _TROUBLE as error:
+            raise self._unusable(error) from error
+
+    def _run_for_each(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        try:
+            self._cursor.executemany(sql, rows)
+        except _TROUBLE as error:
+            raise self._unusable(error) from error
 
     def _rows(self, sql: str, *values: Any) -> list[Any]:
-        return self._cursor.execute(sql, values).fetchall()
+        """What a query finds. On a full disk even that may fail, since readers share a file, too."""
+        try:
+            return self._cursor.execute(sql, values).fetchall()
+        except _TROUBLE as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: apsw.Error) -> HomeUnusable:
+        if isinstance(error, apsw.BusyError):
+            return HomeUnusable(f"{self.home.folder} is held by another process for too long: try again.", EX_TEMPFAIL)
+        return HomeUnusable(f"{self.home.folder} cannot be written: is the disk full or read-only?", EX_IOERR)
 
     def _value(self, sql: str, *values: Any) -> Any:
-        rows = self._cursor.execute(sql, values).fetchall()
+        rows = self._rows(sql, *values)
         return rows[0][0] if rows else None
 
     def _int(self, sql: str, *values: Any) -> int | None:
@@ -1016,11 +1047,11 @@ class Store:
         return None if value is None else int(value)
 
     def _one(self, kind: Callable[..., Row], sql: str, *values: Any) -> Row | None:
-        rows = self._cursor.execute(sql, values).fetchall()
+        rows = self._rows(sql, *values)
         return kind(*rows[0]) if rows else None
 
     def _all(self, kind: Callable[..., Row], sql: str, *values: Any) -> list[Row]:
-        return [kind(*row) for row in self._cursor.execute(sql, values).fetchall()]
+        return [kind(*row) for row in self._rows(sql, *values)]
 
 
 def _connect(home: Home, passphrase: str | None, key: bytes | None, *, create: bool) -> apsw.Connection:
@@ -1042,7 +1073,7 @@ def _connect(home: Home, passphrase: str | None, key: bytes | None, *, create: b
         raise HomeUnusable(f"{home.database} is damaged; it was left as it is: restore a backup.") from error
     except (apsw.CantOpenError, apsw.PermissionsError, apsw.ReadOnlyError) as error:
         raise HomeUnusable(f"{home.database} cannot be opened: check its permissions.", EX_NOPERM) from error
-    except apsw.IOError as error:
-        raise HomeUnusable(f"{home.database} cannot be read: is the disk in order?", EX_IOERR) from error
+    except (apsw.FullError, apsw.IOError) as error:
+        raise HomeUnusable(f"{home.database} cannot be used: is the disk full, or damaged?", EX_IOERR) from error
     home.database.chmod(0o600)
     return connection

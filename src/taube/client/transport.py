@@ -186,14 +186,28 @@ class _Listener(WSListener):
     def __init__(self, link: "Link") -> None:
         super().__init__()
         self._link = link
+        self._begun: bytearray | None = None
+        """What is here of a frame that comes in fragments (CON-03)."""
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type is WSMsgType.BINARY and frame.fin:
+        kind, begun = frame.msg_type, self._begun
+        if kind is WSMsgType.BINARY and frame.fin and begun is None:
             self._link._received(frame.get_payload_as_bytes())
-        elif frame.msg_type is WSMsgType.CLOSE:
+        elif kind is WSMsgType.CLOSE:
             transport.disconnect()
-        elif frame.msg_type not in (WSMsgType.PING, WSMsgType.PONG):
-            self._link._lose(NotTaube(f"{self._link.origin} sent something that is not Taube's protocol."))
+        elif kind is (WSMsgType.BINARY if begun is None else WSMsgType.CONTINUATION):
+            begun = self._begun = bytearray() if begun is None else begun
+            begun += frame.get_payload_as_memoryview()
+            if len(begun) > MAX_FRAME_BYTES:
+                self._not_taube()
+            elif frame.fin:
+                self._begun = None
+                self._link._received(bytes(begun))
+        elif kind not in (WSMsgType.PING, WSMsgType.PONG):
+            self._not_taube()
+
+    def _not_taube(self) -> None:
+        self._link._lose(NotTaube(f"{self._link.origin} sent something that is not Taube's protocol."))
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._link._lose(ConnectionLost(f"The connection to {self._link.origin} ended."))

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from taube.exits import EX_DATAERR, EX_NOINPUT, EX_USAGE
+from taube.exits import EX_CONFIG, EX_DATAERR, EX_IOERR, EX_NOINPUT, EX_USAGE
 from taube.server import folder
 from taube.server.config import OperatorError
 from taube.server.gateway.dispatch import knows as all_known
@@ -31,9 +31,9 @@ MAX_DAYS: Final = 3650
 def invite(data: Path, *, uses: int = 1, days: int = 7) -> str:
     """A new invitation link for so many accounts within so many days. Raises OperatorError."""
     if not 1 <= uses <= MAX_USES:
-        raise OperatorError(f"--uses has to be between 1 and {MAX_USES}.", EX_USAGE)
+        raise OperatorError(f"--uses has to be a whole number from 1 to {MAX_USES:,}.", EX_USAGE)
     if not 1 <= days <= MAX_DAYS:
-        raise OperatorError(f"--days has to be between 1 and {MAX_DAYS}.", EX_USAGE)
+        raise OperatorError(f"--days has to be a whole number from 1 to {MAX_DAYS:,}.", EX_USAGE)
     with _tables(data) as tables:
         origin = folder.kept_origin(data)
         if origin is None:
@@ -98,7 +98,7 @@ def _tables(data: Path) -> Iterator[Tables]:
                 raise OperatorError(f"{path} is damaged ({wrong}): restore a backup.")
             yield tables
     except StoreUnusable as error:
-        raise OperatorError(str(error)) from error
+        raise OperatorError(str(error), EX_IOERR if error.is_disk else EX_CONFIG) from error
 
 
 def _no_server(data: Path) -> OperatorError:

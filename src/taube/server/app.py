@@ -16,8 +16,9 @@ import shutil
 import signal
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -26,14 +27,14 @@ from urllib.parse import urlsplit
 import uvloop
 
 from taube import __version__
-from taube.exits import EX_CONFIG, EX_UNAVAILABLE, EX_USAGE
+from taube.exits import EX_CONFIG, EX_IOERR, EX_UNAVAILABLE, EX_USAGE
 from taube.server import backup, certificate, folder, pages, secrets
-from taube.server.config import OperatorError, ServeOptions, ServerConfig, read_config
+from taube.server.config import LEAST_SPREAD_MS, OperatorError, ServeOptions, ServerConfig, read_config
 from taube.server.gateway.blobs import BlobTraffic
 from taube.server.gateway.connection import Channel, Connection, Turn
 from taube.server.gateway.dispatch import Dispatch
 from taube.server.gateway.hub import Hub
-from taube.server.gateway.listener import Listener, http_protocols, tls_context
+from taube.server.gateway.listener import KeyIsProtected, Listener, ends_one_connection, http_protocols, tls_context
 from taube.server.limits import Limits
 from taube.server.ops import waking, workers
 from taube.server.ops.lifecycle import Lifecycle, Stage, ops_pages
@@ -83,10 +84,32 @@ def serve(options: ServeOptions) -> int:
         tell_supervisor("READY=1")
         await server.lifecycle.asked_to_end()
         tell_supervisor("STOPPING=1")
-        await server.stop()
+        with ended_within(server.stop_most_s, server.log):
+            await server.stop()
         return 0
 
     return uvloop.run(run())
+
+
+@contextlib.contextmanager
+def ended_within(seconds: float, log: Log) -> Iterator[None]:
+    """End this process when what is done here takes longer, since nothing else can end a wait for a disk that hangs.
+
+    Nothing that was answered is lost by it: the answer comes after the fsync.
+    """
+
+    def give_up() -> None:
+        sentence = "The disk did not finish in time, so the server ended without it: nothing answered kept is lost."
+        log.event("storage", level="error", reason=sentence)
+        os._exit(EX_IOERR)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def tell_supervisor(state: str) -> None:
@@ -192,7 +215,7 @@ class Server:
             raise OperatorError("--tls-cert and --tls-key belong together: give both or none.", EX_USAGE)
         for path in (options.tls_cert, options.tls_key):
             if not path.is_file():
-                raise OperatorError(f"There is no file {path}.", EX_CONFIG)
+                raise OperatorError(folder.no_file(path), EX_CONFIG)
         try:
             context = tls_context(options.tls_cert, options.tls_key)
             with contextlib.suppress(ssl.SSLError):  # one that clients refuse: the doctor tells why
@@ -200,7 +223,14 @@ class Server:
             return context
         except ssl.SSLError as error:
             raise OperatorError(
-                f"{options.tls_cert} and {options.tls_key} are not a certificate and its key in PEM form.", EX_CONFIG
+                f"{options.tls_cert} and {options.tls_key} are not a certificate and the key that belongs to it, in PEM"
+                " form.",
+                EX_CONFIG,
+            ) from error
+        except KeyIsProtected as error:
+            raise OperatorError(
+                f"{options.tls_key} is protected by a passphrase, which nobody could type: give the key without one.",
+                EX_CONFIG,
             ) from error
         except OSError as error:
             raise OperatorError(
@@ -254,9 +284,16 @@ class Server:
                 self.log.event("attention", level="warning", reason=sentence)
 
     def _open_store(self) -> Store:
+        path, served = self._options.data / backup.DATABASE, folder.kept_origin(self._options.data)
+        if served is not None and not (path.exists() and path.stat().st_size):
+            raise OperatorError(
+                f"{path} is missing or empty, though this folder has served {served}: put it back, or restore a backup."
+                " Nothing was changed.",
+                EX_CONFIG,
+            )
         try:
             return SqliteStore(
-                self._options.data / "taube.db",
+                path,
                 later=self._loop.call_soon_threadsafe,
                 soon=self._loop.call_soon,
                 problem=self._storage_problem,
@@ -265,7 +302,7 @@ class Server:
                 settings=self._config.sqlite,
             )
         except StoreUnusable as error:
-            raise OperatorError(str(error), EX_CONFIG) from error
+            raise OperatorError(str(error), EX_IOERR if error.is_disk else EX_CONFIG) from error
 
     async def ask(self, job: Callable[[Tables], T]) -> T:
         """Run one job over the tables and wait until it is durable."""
@@ -322,6 +359,7 @@ class Server:
             ended=lambda mailbox: self._mailboxes.set_wakes(mailbox, False),
             monotonic=self._loop.time,
             metrics=self.metrics,
+            bug=self._bug,
         )
         self._dispatch = Dispatch(
             origin=self.origin,
@@ -451,18 +489,18 @@ class Server:
     # ------------------------------------------------------------ while it runs
 
     def reload(self) -> None:
-        """Read the certificate again, for connections from now on; the old one stays if the new one is no good."""
-        options, tls = self._options, self._listener.tls
-        if tls is None or options.tls_cert is None or options.tls_key is None:
-            return
+        """Read the certificate again, for connections from now on; the old one stays if the new one is no good.
+
+        The context is a new one: an old one would keep a pair of another type of key beside the one that it is given.
+        """
         try:
-            self._tls()  # a trial: a pair that does not fit would half replace the old one
-            tls.load_cert_chain(options.tls_cert, options.tls_key)
-        except (OperatorError, OSError) as error:
-            reason = error.sentence if isinstance(error, OperatorError) else type(error).__name__
-            self.log.event("certificate", level="error", reason=reason)
+            self._listener.tls = self._tls()
+        except OperatorError as error:
+            self.log.event("certificate", level="error", reason=error.sentence)
         else:
-            self.log.event("certificate", reason="read again")
+            if self._listener.tls is not None:
+                self.log.event("certificate", reason="read again")
+            self._check_names(self._listener.tls)
 
     def _is_full(self) -> bool:
         """Whether the last of the room for connections is reached, which is kept to say so to those who come."""
@@ -564,20 +602,28 @@ class Server:
 
     def _unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if isinstance(error, Exception) and not isinstance(error, OSError):
+        if isinstance(error, Exception) and not ends_one_connection(error):
             self._bug(error)
 
     # ------------------------------------------------------------ stop
 
+    @property
+    def stop_most_s(self) -> float:
+        """How long `stop` takes at most, unless the disk hangs."""
+        return self._config.drain.most_s
+
     async def stop(self) -> None:
-        """Drain: accept no more, tell the clients, finish what was begun, close everything."""
+        """Drain: accept no more, tell the clients, finish what was begun, close everything.
+
+        While the disk hangs it waits; `serve` does not (`ended_within`).
+        """
         self.lifecycle.move(Stage.DRAINING)
         self.log.event("draining", reason=self.lifecycle.reason, open_connections=len(self.hub))
         drain = self._config.drain
         self._listener.stop()
         self._dispatch.drain(drain.spread_ms)
         spread = random.Random(int.from_bytes(os.urandom(8), "big"))
-        self.hub.announce(lambda: spread.randint(200, drain.spread_ms))
+        self.hub.announce(lambda: spread.randint(LEAST_SPREAD_MS, drain.spread_ms))
         await self._until(lambda: len(self.hub) == 0, drain.goodbye_s)
         self.hub.close_all()
         await self._until(lambda: len(self.hub) == 0, drain.goodbye_s)

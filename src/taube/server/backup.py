@@ -56,7 +56,7 @@ def restore(data: Path, file: Path) -> Path | None:
     is one of another server than *data*.
     """
     if not file.is_file():
-        raise OperatorError(f"There is no file {file}.", EX_NOINPUT)
+        raise OperatorError(folder.no_file(file), EX_NOINPUT)
     folder.prepare(data)
     holding = folder.hold(data)
     try:

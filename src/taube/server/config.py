@@ -18,11 +18,49 @@ from taube.server.services.mailboxes import MailboxSettings
 from taube.server.services.push import PushSettings
 from taube.server.stores.sqlite import SqliteSettings
 from taube.wire.errors import TaubeError
+from taube.wire.messages import MAX_FRAME_BYTES
 
 T = TypeVar("T")
 
 MOST: Final = 2**53
-"""No setting is a larger number."""
+"""No setting is a larger number, but those in MOSTS."""
+LEAST_SPREAD_MS: Final = 200
+"""How soon a client may be asked to come back to a server that goes."""
+MOSTS: Final = {
+    "blobs.days": 45,
+    "drain.spread_ms": 3_600_000,
+    "listener.frame_buffer_bytes": 2**20,
+    "listener.head_bytes": 2**20,
+    "push.at_once": 1_000,
+    "push.allow_private": 1,
+    "sqlite.busy_timeout_ms": 2**31 - 1,
+    "sqlite.cache_kib": 2**31 - 1,
+    "sqlite.checkpoint_pages": 2**31 - 1,
+}
+LEASTS: Final = {
+    "blobs.days": 2,
+    "connection.waiting_bytes": 2 * MAX_FRAME_BYTES,
+    "drain.spread_ms": LEAST_SPREAD_MS,
+    "listener.frame_buffer_bytes": 128,
+    "listener.head_bytes": 1024,
+    "mailboxes.capacity_bytes": 2**20,
+}
+MAY_BE_ZERO: Final = {
+    "unused_months",
+    "blobs.total_bytes",
+    "blobs.keep_free_bytes",
+    "blobs.transfers",
+    "drain.goodbye_s",
+    "mailboxes.patience_s",
+    "mailboxes.live_bytes",
+    "push.again_s",
+    "push.allow_private",
+    "push.connected_s",
+    "push.remembered",
+    "push.ttl_s",
+    "sqlite.delete_pause_s",
+}
+"""Settings for which nothing is something; a server with any other at 0 would serve nobody."""
 
 
 class OperatorError(TaubeError):
@@ -39,11 +77,16 @@ class DrainConfig:
     """How a server goes."""
 
     spread_ms: int = 5_000
-    """Clients are asked to come back after a time up to this, so that they do not all come at once."""
+    """Clients are asked to come back after a time up to this, 200 to an hour, so that they do not all come at once."""
     goodbye_s: float = 2.0
     """How long clients have to acknowledge and to close by themselves."""
     flush_s: float = 10.0
     """How long storage may take to finish what it was given."""
+
+    @property
+    def most_s(self) -> float:
+        """How long it takes at most: until clients went by themselves, were closed, blobs under way ended; storage."""
+        return 3 * self.goodbye_s + self.flush_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +135,23 @@ def read_config(path: Path | None) -> ServerConfig:
     return _set(ServerConfig(), given, "", path)
 
 
+def _number(value: object, default: int | float, name: str, path: Path) -> int | float:
+    """*value* for the setting *name*, of the default's kind. Raises OperatorError if it is none, or out of bounds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise OperatorError(f"{path}: “{name}” has to be a number, such as {default}.", EX_CONFIG)
+    if not 0 <= value <= MOST:
+        raise OperatorError(f"{path}: “{name}” has to be a number from 0 to {MOST}, such as {default}.", EX_CONFIG)
+    if isinstance(default, int) and value != int(value):
+        raise OperatorError(f"{path}: “{name}” has to be a whole number, such as {default}.", EX_CONFIG)
+    number = int(value) if isinstance(default, int) else float(value)
+    if number == 0 and name not in MAY_BE_ZERO:
+        raise OperatorError(f"{path}: “{name}” has to be more than 0, such as {default}.", EX_CONFIG)
+    least, most = LEASTS.get(name, 0), MOSTS.get(name, MOST)
+    if not least <= number <= most:
+        raise OperatorError(f"{path}: “{name}” has to be between {least} and {most}, such as {default}.", EX_CONFIG)
+    return number
+
+
 def _set(config: T, given: dict[str, Any], within: str, path: Path) -> T:
     """*config* with the given fields replaced; a table goes into the slice of its name."""
     changes: dict[str, Any] = {}
@@ -104,8 +164,7 @@ def _set(config: T, given: dict[str, Any], within: str, path: Path) -> T:
             if not isinstance(value, dict):
                 raise OperatorError(f"{path}: “{within}{name}” is a table of settings.", EX_CONFIG)
             changes[name] = _set(default, value, f"{within}{name}.", path)
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST:
-            raise OperatorError(f"{path}: “{within}{name}” has to be a number, such as {default}.", EX_CONFIG)
         else:
-            changes[name] = int(value) if isinstance(default, int) else float(value)
+            assert isinstance(default, int | float)
+            changes[name] = _number(value, default, f"{within}{name}", path)
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]

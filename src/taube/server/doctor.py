@@ -82,6 +82,10 @@ def examine(data: Path, wall_s: Callable[[], float] = time.time) -> list[Finding
     """Everything that is found. Never raises for what is wrong with the server: that is a finding."""
     if not (data / DATABASE).is_file():
         sentence = f"There is no server in {data}: start it once with taube serve, or name its folder with --data."
+        with suppress(OSError, OperatorError):
+            if origin := folder.kept_origin(data):
+                lost = f"{data / DATABASE} is missing, though this folder has served {origin}"
+                sentence = f"{lost}: put it back, or restore a backup."
         return [Finding("folder", ACT, sentence)]
     case = look(data)
     findings = [*_version(case), *_folder(case), *_settings(case), *_server(case), *_port(case)]

@@ -24,6 +24,11 @@ SERVED: Final = "served"
 BLOBS: Final = "blobs"
 
 
+def no_file(path: Path) -> str:
+    """The sentence for a path that is no file."""
+    return f"{path} is not a file." if path.exists() else f"There is no file {path}."
+
+
 def prepare(folder: Path) -> None:
     """Make the data folder if there is none, for its owner only. Raises OperatorError."""
     try:

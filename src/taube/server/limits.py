@@ -50,7 +50,9 @@ SOURCE_MEMORY_S: Final = 540.0
 """A source's bucket is full again, and thereby forgotten, within nine minutes, and one for the sweep."""
 
 LIMITS: Final = (
-    Limit("connect", Scope.SOURCE, 500, 250),
+    # above the limit of logins, which says when to come again: before TLS nothing can be said, and a source may be the
+    # network of a thousand phones, with two connections each, that all come back to a server that was away
+    Limit("connect", Scope.SOURCE, 4_000, 500),
     Limit("junk", Scope.CONNECTION, 20, 1, "bad frames"),
     Limit("register", Scope.SOURCE, 20, 20 / SOURCE_MEMORY_S),
     Limit("register", Scope.CONNECTION, 20, 10),

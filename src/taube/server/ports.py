@@ -62,7 +62,14 @@ class Metrics(Protocol):
 
 
 class StoreUnusable(TaubeError):
-    """A store that cannot be opened: one sentence for the operator. Nothing in it was changed."""
+    """A store that cannot be opened: one sentence for the operator. Nothing in it was changed.
+
+    *is_disk*: the disk is at fault, not what is on it.
+    """
+
+    def __init__(self, sentence: str, *, is_disk: bool = False) -> None:
+        super().__init__(sentence)
+        self.is_disk = is_disk
 
 
 # ---------------------------------------------------------------- rows
@@ -391,6 +398,17 @@ class Sender(Protocol):
 # ---------------------------------------------------------------- blobs
 
 
+SMALLEST_ROOM_BYTES: Final = 16 * 1024
+"""What the smallest blob counts as: a file system has room for about one file in so many bytes."""
+BLOB_PARTS: Final = 256
+"""A sweep of blobs goes through so many parts of the store, one call for each."""
+
+
+def room_of(length: int) -> int:
+    """What a blob of so many bytes counts as."""
+    return max(length, SMALLEST_ROOM_BYTES)
+
+
 class BlobState(NamedTuple):
     """A blob or its upload: *length* bytes in all, *offset* of them durable; days of the guarded clock."""
 
@@ -408,11 +426,11 @@ class BlobState(NamedTuple):
 
 
 class Swept(NamedTuple):
-    """What a sweep did: how many it removed, how many are left and their bytes, announced ones included."""
+    """What a sweep did: how many it removed, how many are left, and what these count as, announced bytes included."""
 
     removed: int
     left: int
-    left_bytes: int
+    room_bytes: int
 
 
 class BlobStore(Protocol):
@@ -425,4 +443,4 @@ class BlobStore(Protocol):
     def finish(self, name: bytes) -> None: ...
     def read(self, name: bytes, start: int, size: int) -> bytes: ...
     def free_bytes(self) -> int: ...
-    def sweep(self, today: int, may_expire: bool) -> Swept: ...
+    def sweep(self, part: int, today: int, may_expire: bool) -> Swept: ...

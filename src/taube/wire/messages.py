@@ -239,13 +239,17 @@ class Failed(Record, frozen=True, tag=66):
 
 
 class LoggedIn(Record, frozen=True, tag=67):
-    """Answers Login: one-time key packages left by suite; *remint* asks for new addresses (the mailbox was renewed)."""
+    """Answers Login: one-time key packages left by suite; *remint* asks for new addresses (the mailbox was renewed).
+
+    *wakes*: the server has a push endpoint of this device.
+    """
 
     request: RequestId
     classic_left: Count
     hybrid_left: Count
     last_resorts: Annotated[list[Suite], Meta(max_length=8)] = field(default_factory=list)
     remint: bool = False
+    wakes: bool = False
 
 
 class Sent(Record, frozen=True, tag=68):

@@ -15,6 +15,7 @@ import pytest
 from taube.server.config import ServerConfig
 from taube.server.limits import LIMITS, LimitSettings
 from taube.server.ops.workers import GuardedTime
+from taube.server.ports import SMALLEST_ROOM_BYTES
 from taube.server.services.blobs import BlobSettings
 from tests.spec import spec
 
@@ -234,7 +235,7 @@ async def test_limits_room_and_disk_refuse_with_the_time_to_wait_and_messages_go
     few = tuple(replace(each, burst=2, per_s=0.01) if each.operation == "begin blob" else each for each in LIMITS)
     for config, status, name in (
         (ServerConfig(limits=LimitSettings(few), blobs=BlobSettings(keep_free_bytes=0)), 429, "rate_limited"),
-        (blobs(total_bytes=1_500), 507, "no_room"),
+        (blobs(total_bytes=2 * SMALLEST_ROOM_BYTES), 507, "no_room"),
         (blobs(keep_free_bytes=2**60), 507, "no_room"),
         (blobs(transfers=0), 503, "busy"),
     ):
@@ -350,9 +351,12 @@ async def test_a_restarted_server_has_its_blobs_and_uploads_and_logged_nothing_o
         async with asyncio.timeout(5):
             while server.server._blobs.used_bytes is None:
                 await asyncio.sleep(0.01)
-        assert server.server._blobs.used_bytes == 10_000
+        assert server.server._blobs.used_bytes == 2 * SMALLEST_ROOM_BYTES
         metrics = (await server.http(request("GET", "/metrics", {}, None), server.server.ops_url)).decode()
-        assert "taube_blobs_bytes 10000.0" in metrics and 'taube_blob_bytes_total{reason="in"} 3000.0' in metrics
+        assert (
+            f"taube_blobs_bytes {2 * SMALLEST_ROOM_BYTES}.0" in metrics
+            and 'taube_blob_bytes_total{reason="in"} 3000.0' in metrics
+        )
         name = one.path.rpartition("/")[2]
         for said in (log, server.log.getvalue(), metrics):
             assert name not in said and hashlib.sha256(one.secret).hexdigest() not in said
@@ -378,3 +382,75 @@ async def test_a_disk_that_cannot_be_written_refuses_and_nothing_of_it_counts(ri
         assert (await one.append(1_000, b"c" * 4_000)).fields["upload-complete"] == "?1"
         assert (await one.ask("GET")).body == b"a" * 1_000 + b"c" * 4_000
         await server.online()
+
+
+@spec("BLB-10")
+async def test_many_who_begin_at_once_share_the_room_that_there_is(rig):
+    async with rig(tls=False, config=blobs(total_bytes=500_000)) as server:
+        await Uploader(server).begin(100_000)
+        answers = await asyncio.gather(*(Uploader(server).begin(100_000) for _ in range(20)))
+        assert sorted(answer.status for answer in answers) == [201] * 4 + [507] * 16
+        assert server.server._blobs.used_bytes == 500_000
+
+
+@spec("BLB-10")
+async def test_what_was_announced_while_there_was_room_does_not_fill_the_disk_later(rig, monkeypatch):
+    """In small pieces, and many at once: what comes is refused before its bytes are read, and messages have room."""
+    from taube.server.stores import objects
+
+    free = 10_000_000
+
+    class Usage(NamedTuple):
+        free: int
+
+    async with rig(tls=False, config=blobs(keep_free_bytes=1_000_000)) as server:
+        monkeypatch.setattr(objects.shutil, "disk_usage", lambda _: Usage(free))
+        many = [Uploader(server) for _ in range(8)]
+        for one in many:
+            assert (await one.begin(800_000)).status == 201
+        free = 2_000_000
+        begun = []
+        for one in many:  # each promises 400,000 bytes and sends a few
+            host, _, port = server.server.url.partition("://")[2].rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(request("PATCH", one.path, one.own | {"Upload-Offset": 0, "Content-Length": 400_000}, None))
+            writer.write(b"x" * 100)
+            begun.append((asyncio.ensure_future(reader.read()), writer))
+        async with asyncio.timeout(20):
+            while sum(answer.done() for answer, _ in begun) < 6 or server.server._blobs.transfers < 2:
+                await asyncio.sleep(0.01)
+        refused = [one for one, (answer, _) in zip(many, begun, strict=True) if answer.done()]
+        assert all(parsed(answer.result()).status == 507 for answer, _ in begun if answer.done())
+        for answer, writer in begun:
+            answer.cancel()
+            writer.transport.abort()
+        async with asyncio.timeout(20):
+            while server.server._blobs.transfers:
+                await asyncio.sleep(0.01)
+        assert server.server._blobs._coming_bytes == 0
+        free = 1_000_000
+        for one in refused:
+            assert (await one.append(0, b"x" * 10)).error["name"] == "no_room"
+        free = 1_000_010
+        assert (await refused[0].append(0, b"x" * 10)).status == 204
+
+
+@spec("BLB-10")
+async def test_an_upload_that_could_not_begin_takes_no_room(rig):
+    async with rig(config=blobs()) as server:
+        one = Uploader(server)
+        place = server.folder / "data" / "blobs"
+        place.write_text("in the way")
+        assert (await one.begin(5_000)).error["name"] == "storage"
+        assert server.server._blobs.used_bytes == server.server._blobs.count == 0
+        place.unlink()
+        assert (await one.upload(b"x" * 5_000)).status == 204
+
+
+@spec("BLB-01")
+async def test_only_a_request_that_writes_writes(rig):
+    async with rig(config=blobs()) as server:
+        one = Uploader(server)
+        await one.begin(300)
+        assert (await one.ask("GET", one.own | {"Upload-Offset": 0}, b"x" * 300)).status == 404
+        assert (await one.offset()).fields["upload-offset"] == "0"

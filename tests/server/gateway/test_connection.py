@@ -11,6 +11,8 @@ from taube.server.config import ConnectionConfig, ServerConfig
 from taube.wire import errors as e
 from taube.wire import messages as m
 from taube.wire.codec import encode
+from tests.fuzz.targets import masked
+from tests.server.rawclient import Person
 from tests.spec import spec
 
 CLOSE_BECAUSE_TOO_BIG = 1009
@@ -95,6 +97,19 @@ async def test_a_message_in_fragments_is_put_together_and_bounded(rig):
         for _ in range(5):
             client.transport.send(more, bytes(100_000), fin=False)
         assert await client.closed() == CLOSE_BECAUSE_TOO_BIG
+
+
+async def test_nothing_behind_a_close_is_carried_out(rig):
+    async with rig() as server:
+        person, invitation = Person(), await server.invitation()
+        client = await server.connect()
+        _, frame = client.session.request(lambda n: m.Register(n, invitation, person.genesis, person.device_list()))
+        close = b"\x88\x82" + bytes(4) + b"\x03\xe8"
+        client.transport.underlying_transport.write(close + masked(0x82, frame))
+        await client.closed()
+        other = await server.connect()
+        found = await other.call(lambda n: m.FetchCertificate(n, person.account))
+        assert kind(found) is e.ACCOUNT_UNKNOWN
 
 
 async def test_a_ping_is_answered_with_its_payload(rig):

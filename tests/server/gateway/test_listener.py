@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 import time
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from taube.server import pages
 from taube.server.config import ListenerConfig, ServerConfig
@@ -254,6 +256,38 @@ async def test_who_does_not_finish_a_request_or_read_its_answer_is_ended_in_time
             while listener.sources.total:
                 await asyncio.sleep(0.01)
         slow.close()
+    finally:
+        listener.stop()
+        listener.give_up()
+
+
+async def test_one_request_of_a_connection_is_served_and_what_follows_takes_no_memory():
+    """uvicorn would keep every request that came along, and no longer tell the first that its peer is gone."""
+    loop = asyncio.get_running_loop()
+    bound = socket.create_server(("127.0.0.1", 0))
+    served, gone = [], asyncio.Event()
+
+    async def waits(scope, receive, send):
+        served.append(scope["path"])
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    listener = Listener(
+        loop, [bound], tls=None, connect=lambda channel, source: None, application=waits, config=ListenerConfig(),
+        may_connect=lambda source: True, refused=lambda reason: None,
+    )  # fmt: skip
+    listener.start()
+    try:
+        _, writer = await asyncio.open_connection(*bound.getsockname())
+        writer.write(get("/first") + get("/more") * 200 + b"nonsense")
+        async with asyncio.timeout(30):
+            while not served:
+                await asyncio.sleep(0.01)
+            assert sum(isinstance(each, RequestResponseCycle) for each in gc.get_objects()) == 1
+            writer.close()
+            await gone.wait()
+        assert served == ["/first"]
     finally:
         listener.stop()
         listener.give_up()

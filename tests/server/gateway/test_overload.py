@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import socket
+from dataclasses import replace
 
 from taube.server.config import ServerConfig
 from taube.server.gateway.listener import ListenerConfig
+from taube.server.limits import LIMITS, LimitSettings, Scope
 from taube.server.services.mailboxes import MailboxSettings
 from taube.wire import errors as e
 from taube.wire import messages as m
@@ -61,7 +63,8 @@ async def test_refusals_spread_the_time_to_come_back(rig) -> None:
         waits = [spread(e.WireError(e.BUSY, retry_after_ms=1_000)).retry_after_ms for _ in range(200)]
         assert min(waits) >= 1_000 and max(waits) < 2_000 and max(waits) - min(waits) > 500
         assert spread(e.WireError(e.BUSY, retry_after_ms=600_000)).retry_after_ms < 610_001
-        assert spread(e.WireError(e.BAD_FRAME)).retry_after_ms == 0
+        for kind in e.CATALOGUE.values():
+            assert bool(spread(e.WireError(kind)).retry_after_ms) == (kind.retry is e.Retry.LATER), kind
 
 
 @spec("DEL-27")
@@ -81,6 +84,24 @@ async def test_who_comes_when_there_is_hardly_room_is_told_when_to_come_back(rig
             while server.server._listener.sources.total:
                 await asyncio.sleep(0.01)
         await server.online(person)
+
+
+@spec("DEL-27")
+async def test_phones_behind_one_network_that_all_come_back_at_once_are_told_when_to_come_again(rig, monkeypatch):
+    """Before TLS nothing can be said, so who logs in has to meet the limit of logins before that of connections."""
+    monkeypatch.setattr("taube.server.gateway.listener.source_of", lambda host: "192.0.2.1")
+    fiftieth = tuple(
+        replace(limit, burst=limit.burst / 50, per_s=limit.per_s / 50)
+        if limit.scope is Scope.SOURCE and limit.operation in ("connect", "login")
+        else limit
+        for limit in LIMITS
+    )
+    async with rig(config=ServerConfig(limits=LimitSettings(fiftieth))) as server:
+        phones = [await server.connect() for _ in range(40)]
+        replies = [await phone.log_in(Person()) for phone in phones]
+        refused = [e.CATALOGUE[reply.code] for reply in replies]
+        assert set(refused) == {e.LOGIN_REFUSED, e.RATE_LIMITED}
+        assert all(reply.retry_after_ms > 0 for reply in replies if reply.code == e.RATE_LIMITED.code)
 
 
 async def test_a_backlog_that_is_half_full_sheds_and_a_full_one_refuses(rig) -> None:

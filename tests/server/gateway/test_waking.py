@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from taube.server.config import ServerConfig
+from taube.server.providers.web_push import WebPush
 from taube.server.services.push import PushSettings
 from taube.wire import errors as e
 from taube.wire import messages as m
@@ -110,6 +111,36 @@ async def test_an_endpoint_that_is_gone_is_forgotten_and_told_to_nobody(rig, ser
         assert "secret-endpoint" not in server.log.getvalue()
 
 
+@spec("WAK-07")
+async def test_a_login_says_whether_the_device_can_be_woken(rig, service):
+    async def wakes() -> bool:
+        client = await server.connect()
+        reply = await client.log_in(person)
+        await client.close()
+        return reply.wakes
+
+    async with rig(config=HERE) as server:
+        person = await server.person()
+        assert not await wakes()
+        _, client = await server.online(person)
+        (minted,) = await client.mint()
+        browser = Browser()
+        endpoint = service.origin + "/wake"
+        assert isinstance(await client.call(lambda n: m.SetPush(n, endpoint, browser.public, browser.secret)), m.Done)
+        await client.close()
+        assert await wakes()
+        await server.stop()
+        await server.start()
+        assert await wakes()
+        service.answer = lambda post: (410, {})
+        sender = await server.connect()
+        await sender.send([minted.address], os.urandom(300), m.FLAG_URGENT)
+        await until(lambda: service.posts)
+        async with asyncio.timeout(10):
+            while await wakes():
+                await asyncio.sleep(0.05)
+
+
 @spec("WAK-04", "WAK-06")
 async def test_a_push_service_that_fails_is_tried_again(rig, service):
     async with rig(config=HERE) as server:
@@ -134,6 +165,48 @@ async def test_a_device_takes_its_endpoint_back(rig, service):
         await sender.send([address], os.urandom(300), m.FLAG_URGENT)
         await asyncio.sleep(0.4)
         assert not service.posts
+
+
+@spec("WAK-01")
+async def test_the_newest_request_counts_whatever_the_look_at_an_older_one_takes(rig, service, monkeypatch):
+    looks: list[asyncio.Event] = []
+
+    async def slow(*_) -> bool:
+        looks.append(asyncio.Event())
+        await looks[-1].wait()
+        return False
+
+    monkeypatch.setattr(WebPush, "leads_inside", slow)
+    async with rig(config=HERE) as server:
+        browser = Browser()
+        _, client = await server.online()
+
+        def named(path: str):
+            endpoint = service.origin + path if path else ""
+            key, secret = (browser.public, browser.secret) if path else (b"", b"")
+            return client.post(lambda n: m.SetPush(n, endpoint, key, secret))
+
+        async def kept() -> str:
+            known = await client.call(m.AskKnowledge)
+            return " ".join(fact.value for fact in known.facts if fact.entry == "push endpoint")
+
+        older = [named("/one"), named("/two")]
+        await until(lambda: len(looks) == 2)
+        assert isinstance(await named(""), m.Done)
+        older.append(named("/three"))
+        await until(lambda: len(looks) == 3)
+        looks[2].set()
+        await until(older[2].done)
+        for look in looks:
+            look.set()
+        assert [type(await each) for each in older] == [m.Done] * 3
+        assert "/three" in await kept()
+        last = [named("/four"), named("")]
+        await until(lambda: len(looks) == 4)
+        looks[3].set()
+        assert [type(await each) for each in last] == [m.Done] * 2
+        assert await kept() == ""
+        await client.close()
 
 
 @spec("WAK-01")
@@ -172,3 +245,35 @@ async def test_whoever_has_an_old_mark_is_told_that_there_is_another(rig):
         refused(await client.call(lambda n: m.SwapMark(n, first, third)), e.MARK_DIFFERS)
         refused(await client.call(lambda n: m.SwapMark(n, b"", third)), e.MARK_DIFFERS)
         assert isinstance(await client.call(lambda n: m.SwapMark(n, second, third)), m.Done)
+
+
+@spec("WAK-04")
+async def test_an_error_that_nobody_foresaw_ends_one_push_and_no_loop(rig, service, monkeypatch):
+    async with rig(config=HERE) as server:
+        browser, running = Browser(), server.server
+        _, broken = await sleeper(server, service, browser, "/broken")
+        _, address = await sleeper(server, service, browser)
+        loops, push, inside = running._loops, running._waking._push, running._waking._leads_inside
+
+        async def fails(row):
+            if row.endpoint.endswith("/broken"):
+                raise ZeroDivisionError
+            return await push(row)
+
+        async def fails_too(row):
+            if row.endpoint.endswith("/broken"):
+                raise ZeroDivisionError
+            return await inside(row)
+
+        monkeypatch.setattr(running._waking, "_push", fails)
+        monkeypatch.setattr(running._waking, "_leads_inside", fails_too)
+        sender = await server.connect()
+        await sender.send([broken], os.urandom(300), m.FLAG_URGENT)
+        await until(lambda: [event for event in server.events() if event["event"] == "bug"])
+        await sender.send([address], os.urandom(300), m.FLAG_URGENT)
+        await until(lambda: service.posts)
+        _, client = await server.online()
+        endpoint = service.origin + "/broken"
+        answer = await client.call(lambda n: m.SetPush(n, endpoint, browser.public, browser.secret))
+        refused(answer, e.INTERNAL)
+        assert running._loops is loops and not loops.done()

@@ -1,10 +1,13 @@
 """The configuration file: what cannot be a setting is one sentence for the operator."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from taube.server.config import OperatorError, read_config
+from scripts import generate_docs
+from taube.server.config import LEASTS, MAY_BE_ZERO, MOSTS, OperatorError, ServerConfig, _number, read_config
 
 
 @pytest.mark.parametrize(
@@ -24,3 +27,46 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path, content: bytes) -> No
     file.write_bytes(content)
     with pytest.raises(OperatorError, match="cannot be read as TOML"):
         read_config(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("blobs.days", "46"), ("blobs.days", "1"), ("push.at_once", "0"), ("sqlite.backlog_jobs", "0"),
+        ("limits.keys", "0"), ("sqlite.busy_timeout_ms", "9_000_000_000"), ("connection.hello_timeout_s", "0.0"),
+        ("listener.head_bytes", "0.9"), ("listener.head_bytes", "1"), ("unused_months", "1.5"),
+        ("mailboxes.capacity_bytes", "1000"), ("listener.frame_buffer_bytes", "99_999_999"),
+        ("connection.waiting_bytes", "9"),
+        ("drain.spread_ms", "0"), ("drain.spread_ms", "199"),
+    ],
+)  # fmt: skip
+def test_a_number_with_which_no_server_can_run_is_refused(tmp_path: Path, name: str, value: str) -> None:
+    group, _, field = name.partition(".")
+    (tmp_path / "c.toml").write_text(f"[{group}]\n{field} = {value}\n" if field else f"{name} = {value}\n")
+    with pytest.raises(OperatorError, match=f"“{name}” has to be") as refused:
+        read_config(tmp_path / "c.toml")
+    assert refused.value.sentence.endswith(".")
+
+
+def test_every_default_is_within_its_bounds(tmp_path: Path) -> None:
+    for slice_name, config in [("", ServerConfig()), *vars_of(ServerConfig())]:
+        for field in dataclasses.fields(config):
+            default = getattr(config, field.name)
+            if isinstance(default, int | float):
+                name = f"{slice_name}{field.name}"
+                assert _number(default, default, name, tmp_path) == default, name
+    known = {f"{name}{field.name}" for name, config in [("", ServerConfig()), *vars_of(ServerConfig())]
+             for field in dataclasses.fields(config)}  # fmt: skip
+    assert {*MOSTS, *LEASTS, *MAY_BE_ZERO} <= known
+
+
+def test_of_every_setting_it_is_said_whether_it_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert generate_docs.set_limits()
+    monkeypatch.delitem(generate_docs.SET_LIMITS, "blobs.transfers")
+    with pytest.raises(ValueError, match="transfers"):
+        generate_docs.set_limits()
+
+
+def vars_of(config: ServerConfig) -> list[tuple[str, Any]]:
+    slices = [(each.name, getattr(config, each.name)) for each in dataclasses.fields(config)]
+    return [(f"{name}.", each) for name, each in slices if dataclasses.is_dataclass(each)]

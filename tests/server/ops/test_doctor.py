@@ -97,6 +97,13 @@ def test_a_certificate_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     assert finding.state == ACT and "cannot be used" in finding.sentence
 
 
+def test_a_folder_whose_database_is_gone_is_not_called_a_new_one(tmp_path: Path) -> None:
+    folder.keep(tmp_path, "origin", "https://taube.example")
+    [finding] = doctor.examine(tmp_path)
+    assert finding.state == ACT and "has served https://taube.example" in finding.sentence
+    assert "restore a backup" in finding.sentence
+
+
 def test_a_port_that_something_else_uses_is_told(tmp_path: Path) -> None:
     import socket
 

@@ -1,19 +1,23 @@
 """Health, readiness, metrics, drain and logs of a running server, and that none of them tells of a person."""
 
 import asyncio
+import contextlib
 import json
 import os
+from pathlib import Path
 
 import pytest
 
 from taube.server.config import ServerConfig
+from taube.server.ops import waking, workers
 from taube.server.ops.observe import LOG_FIELDS, METRICS, Log, PrometheusMetrics
-from taube.server.ops.workers import METRICS as SERVICE_METRICS
 from taube.server.services.mailboxes import MailboxSettings
 from taube.wire import errors as e
 from taube.wire import messages as m
 from tests.server.rawclient import Person, RawClient
 from tests.spec import spec
+
+SERVICE_METRICS = workers.METRICS + waking.METRICS
 
 
 def get(path: str) -> bytes:
@@ -118,3 +122,14 @@ async def test_a_bug_in_a_background_loop_is_reported_and_the_loops_begin_again(
         assert not running._loops.done()
         kinds = [event["kind"] for event in server.events() if event["event"] == "bug"]
         assert kinds == ["ZeroDivisionError"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_log_that_cannot_be_written_stops_nobody() -> None:
+    """Such as `taube serve 2>> /srv/log` when that disk is full."""
+    with Path("/dev/full").open("w") as full:
+        log = Log(full, lambda: 0)
+        log.event("storage")
+        log.bug(ValueError())
+        with contextlib.suppress(OSError):
+            full.close()

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import os
+import re
 import signal
 import ssl
 import subprocess
@@ -11,19 +13,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
+from taube.exits import EX_IOERR
 from taube.server import admin
+from taube.server.config import DrainConfig
 from taube.testing import free_port
 from taube.wire import messages as m
+from tests.chaos.faults import Machine
 from tests.server.rawclient import Person, RawClient, certificate
 from tests.spec import spec
 
+ROOT = Path(__file__).parents[3]
+
 
 @contextmanager
-def process(data: Path, *options: str):
+def process(data: Path, *options: str, **environment: str):
     """A running server; gives (process, its URL)."""
     command = [sys.executable, "-m", "taube", "serve", "--data", str(data), *options]
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+    )
     try:
         assert started.stdout is not None
         line = started.stdout.readline()
@@ -75,15 +85,62 @@ def test_a_renewed_certificate_is_taken_without_a_restart_and_a_bad_one_is_not(t
     options = ("--listen", "127.0.0.1:0", "--tls-cert", str(file), "--tls-key", str(key))
     with process(tmp_path / "data", *options) as (server, url):
         comes(url, file.read_text())
-        certificate(tmp_path / "tls")
-        server.send_signal(signal.SIGHUP)
-        comes(url, file.read_text())
+        for is_rsa in (False, True, False):  # a pair of another type of key replaces the old one, too
+            certificate(tmp_path / "tls", is_rsa=is_rsa)
+            server.send_signal(signal.SIGHUP)
+            comes(url, file.read_text())
         good = file.read_text()
         file.write_text("nonsense")
         server.send_signal(signal.SIGHUP)
         time.sleep(0.1)
         assert seen(url) == good
         assert "certificate" in end(server)
+
+
+@pytest.mark.skipif(not Machine.possible(), reason="needs Linux and a C compiler")
+def test_a_signal_ends_the_server_also_while_its_disk_hangs_and_loses_nothing_that_was_kept(tmp_path):
+    async def before(url: str) -> Person:
+        person, secret = Person(), base64.urlsafe_b64decode(admin.invite(tmp_path / "data").rpartition("#")[2] + "==")
+        client = await RawClient.connect(url)
+        assert isinstance(await client.register(person, secret), m.Done)
+        await client.log_in(person)
+        [minted] = await client.mint()
+        await client.close()
+        sender = await RawClient.connect(url)
+        assert (await sender.send([minted.address], b"kept")).statuses == b"\0"
+        machine.hold_sync = 1
+        waiting = sender.post(lambda n: m.Send(n, 0, [minted.address], b"not kept"))
+        while not machine.held:
+            await asyncio.sleep(0.01)
+        server.send_signal(signal.SIGTERM)
+        await sender.next(m.Draining)
+        await sender.closed()
+        assert isinstance(waiting.exception(), ConnectionError), "nothing is answered before it is on the disk"
+        return person
+
+    async def after(url: str, person: Person) -> None:
+        client = await RawClient.connect(url)
+        await client.log_in(person)
+        assert (await client.next(m.Deliver)).body == b"kept"
+
+    machine = Machine(tmp_path / "machine")
+    (tmp_path / "c.toml").write_text("[drain]\ngoodbye_s = 0.2\nflush_s = 1\n")
+    options = ("--listen", "127.0.0.1:0", "--config", str(tmp_path / "c.toml"))
+    with process(tmp_path / "data", *options, **machine.prepare(tmp_path / "data")) as (server, url):
+        person = asyncio.run(before(url))
+        began = time.monotonic()
+        _, errors = server.communicate(timeout=20)
+        assert time.monotonic() - began < 10
+    assert server.returncode == EX_IOERR
+    assert "Traceback" not in errors and errors.count("did not finish in time") == 1
+    with process(tmp_path / "data", "--listen", url.removeprefix("http://")) as (_, again):
+        asyncio.run(after(again, person))
+
+
+def test_supervisors_wait_longer_than_a_server_takes_to_end():
+    for file, wanted in (("taube.service", r"TimeoutStopSec=(\d+)"), ("Containerfile", r"--stop-timeout (\d+)")):
+        [given] = re.findall(wanted, (ROOT / "deploy" / file).read_text())
+        assert int(given) > DrainConfig().most_s + 5, file
 
 
 def test_a_second_server_on_the_same_data_is_refused(tmp_path):
@@ -101,6 +158,20 @@ def test_a_busy_port_is_refused_and_the_folder_is_free_again(tmp_path):
         pass
 
 
+@spec("DEL-25")
+def test_a_folder_that_lost_its_database_is_refused_and_left_alone(tmp_path):
+    listen = ("--listen", "127.0.0.1:0")
+    with process(tmp_path, *listen) as (server, _):
+        end(server)
+    database = tmp_path / "taube.db"
+    database.write_bytes(b"")
+    for is_there in (True, False):
+        code, sentence = refused(tmp_path, *listen)
+        assert code == 78 and "missing or empty" in sentence and "restore a backup" in sentence
+        assert database.exists() == is_there
+        database.unlink(missing_ok=True)
+
+
 def test_a_wrong_certificate_is_refused(tmp_path):
     good, key = certificate(tmp_path / "tls")
     _, other_key = certificate(tmp_path / "other")
@@ -110,6 +181,27 @@ def test_a_wrong_certificate_is_refused(tmp_path):
     code, sentence = refused(tmp_path, *listen, "--tls-cert", str(tmp_path / "none"), "--tls-key", str(key))
     assert code == 78 and "There is no file" in sentence
     assert refused(tmp_path, *listen, "--tls-cert", str(good))[0] == 64
+    assert "is not a file" in refused(tmp_path, *listen, "--tls-cert", str(tmp_path), "--tls-key", str(key))[1]
+
+
+def protected(key: Path) -> None:
+    """Put a passphrase on the key."""
+    secret = serialization.load_pem_private_key(key.read_bytes(), None)
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+    key.write_bytes(secret.private_bytes(*form, serialization.BestAvailableEncryption(b"secret")))
+
+
+def test_a_key_with_a_passphrase_is_refused_and_asks_nobody_for_it(tmp_path):
+    file, key = certificate(tmp_path / "tls")
+    options = ("--listen", "127.0.0.1:0", "--tls-cert", str(file), "--tls-key", str(key))
+    with process(tmp_path / "data", *options) as (server, url):
+        protected(key)
+        server.send_signal(signal.SIGHUP)
+        host, _, port = url.partition("://")[2].rpartition(":")
+        assert ssl.get_server_certificate((host, int(port)), timeout=10) == file.read_text()
+        assert "protected by a passphrase" in end(server)
+    code, sentence = refused(tmp_path / "data", *options)
+    assert code == 78 and "protected by a passphrase" in sentence
 
 
 @pytest.mark.parametrize(
@@ -173,6 +265,12 @@ def test_a_certificate_of_another_name_is_pointed_out(tmp_path):
         assert "does not name other.example" in end(server)
     with process(tmp_path / "more", *options, "--url", "https://localhost") as (server, _):
         assert "does not name" not in end(server)
+    certificate(tmp_path / "tls", "later.example")
+    with process(tmp_path / "last", *options, "--url", "https://later.example") as (server, _):
+        certificate(tmp_path / "tls")
+        server.send_signal(signal.SIGHUP)
+        time.sleep(0.1)
+        assert "does not name later.example" in end(server)
 
 
 @spec("DEL-11")

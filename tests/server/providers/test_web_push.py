@@ -1,9 +1,14 @@
 """What reaches a push service, what its answers mean, and where nothing is ever sent."""
 
+import asyncio
 import base64
+import contextlib
 import json
 import socket
-from collections.abc import Iterator
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -30,7 +35,7 @@ def unpadded(text: str) -> bytes:
 
 def make(allow_private: int = 1, **settings: Any) -> WebPush:
     return WebPush(
-        PushSettings(allow_private=allow_private, timeout_s=2.0, **settings),
+        PushSettings(allow_private=allow_private, **{"timeout_s": 2.0} | settings),
         subject="https://taube.example.org",
         authorize=KEY.authorization,
         encrypt=lambda content, key, secret: secrets.encrypt_push(
@@ -173,4 +178,66 @@ async def test_an_endpoint_on_this_machine_is_refused_by_its_look(browser: Brows
     for host in ("https://127.0.0.1/", "https://localhost/"):
         with pytest.raises(WireError):
             await push.leads_inside(PushRow(host, browser.public, browser.secret))
+    push.close()
+
+
+def endless(first: bytes, then: bytes, pause_s: float) -> Iterator[bytes]:
+    yield first
+    while True:
+        time.sleep(pause_s)
+        yield then
+
+
+@contextlib.contextmanager
+def odd_service(says: Callable[[], Iterator[bytes]]) -> Iterator[str]:
+    """A push service that answers every connection with what *says* gives, until the peer has had enough."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                self.request.recv(65_536)
+                for part in says():
+                    self.request.sendall(part)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+        thread.join(5)
+
+
+@spec("WAK-04")
+async def test_a_push_that_was_answered_waits_for_nothing_more(browser: Browser) -> None:
+    def says() -> Iterator[bytes]:
+        return endless(b"HTTP/1.1 201 Created\r\nContent-Length: 60000\r\n\r\n", b"y", 5.0)
+
+    push = make(timeout_s=30.0)
+    with odd_service(says) as origin:
+        async with asyncio.timeout(10):
+            assert await push.push(PushRow(origin, browser.public, browser.secret)) == (Answer.TAKEN, 0.0)
+    push.close()
+
+
+@spec("WAK-04")
+@pytest.mark.parametrize(
+    ("says", "expected"),
+    [
+        (lambda: endless(b"HTTP/1.1 2", b"0", 0.1), Answer.LATER),
+        (lambda: endless(b"HTTP/1.1 201 Created\r\nX: ", b"y", 0.1), Answer.LATER),
+        (lambda: endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, 0.0), Answer.LATER),
+        (lambda: endless(b"HTTP/1.1 201 Created\r\nX: ", b"y" * 1000, 0.0), Answer.LATER),
+        (lambda: endless(b"HTTP/1.1 410 Gone\r\nContent-Length: 999999\r\n\r\n", b"y", 0.1), Answer.GONE),
+        (lambda: endless(b"HTTP/1.1 410 Gone\r\nContent-Length: 9999999\r\n\r\n", b"y" * 1000, 0.0), Answer.GONE),
+    ],
+    ids=["drips its status", "drips its head", "never answers", "endless head", "drips its body", "huge body"],
+)  # fmt: skip
+async def test_a_push_service_that_never_ends_holds_nobody_for_longer_than_a_push_may_take(
+    browser: Browser, says: Callable[[], Iterator[bytes]], expected: Answer
+) -> None:
+    push = make()
+    with odd_service(says) as origin:
+        async with asyncio.timeout(10):
+            assert await push.push(PushRow(origin, browser.public, browser.secret)) == (expected, 0.0)
     push.close()

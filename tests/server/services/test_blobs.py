@@ -71,11 +71,11 @@ def test_what_is_no_range_gives_everything_and_nothing_gives_more(field: str) ->
 
 @spec("BLB-10")
 def test_room_is_refused_before_the_disk_is_full_with_the_time_to_wait() -> None:
-    settings = BlobSettings(total_bytes=1000, keep_free_bytes=500)
-    blobs.check_room(400, 600, 10_000, settings)
-    for used, free in ((601, 10_000), (0, 899)):
+    settings = BlobSettings(total_bytes=100_000, keep_free_bytes=500)
+    blobs.check_room(40_000, 60_000, 50_000, settings)
+    for length, used, free in ((40_000, 60_001, 50_000), (40_000, 0, 40_499), (400, 90_000, 50_000)):
         with pytest.raises(WireError) as refused:
-            blobs.check_room(400, used, free, settings)
+            blobs.check_room(length, used, free, settings)
         assert refused.value.kind is NO_ROOM and refused.value.retry_after_ms > 0
 
 

@@ -509,6 +509,20 @@ def test_idle_mailboxes_are_forgotten_above_the_bound_and_found_again() -> None:
         assert world.stored(mailbox) == [b"1", b"2"]
 
 
+def test_what_was_counted_while_its_delete_was_under_way_counts_no_more(world: World) -> None:
+    world.send(b"x")
+    world.settle()
+    link = world.attach()
+    world.settle()
+    world.acknowledge(link, 1)
+    world.mailboxes.detach(link, world.now)
+    world.mailboxes.stale()
+    world.attach()  # looked up anew, before the store was told
+    world.settle()
+    assert world.stored() == []
+    assert not world.mailboxes.waits(world.queues[BOB])
+
+
 def test_a_mailbox_that_was_emptied_by_expiry_has_room_again() -> None:
     world = small(capacity_envelopes=4)
     for _ in range(2):

@@ -65,7 +65,35 @@ def test_a_device_that_came_while_its_push_was_under_way_is_not_pushed_to_again(
         assert wakeups.due(10.0) == [ANN]
         wakeups.came(ANN)
         wakeups.answered(ANN, answer, 10.5)
-        assert wakeups.remembered() == 0 and wakeups.next_due() is None
+        assert wakeups.next_due() is None and wakeups.due(99.0) == []
+
+
+@spec("WAK-02")
+def test_a_device_that_came_and_went_while_its_push_was_under_way_is_woken_for_what_came_since(
+    wakeups: Wakeups,
+) -> None:
+    for answer, due_at in ((Answer.TAKEN, 10.2), (Answer.LATER, 10.5 + SETTINGS.first_retry_s)):
+        wakeups.call(ANN, 10.0, is_connected=False)
+        assert wakeups.due(10.0) == [ANN]
+        wakeups.came(ANN)
+        wakeups.call(ANN, 10.2, is_connected=False)
+        assert wakeups.due(10.3) == [] and not wakeups.wants(ANN, 10.3)
+        wakeups.answered(ANN, answer, 10.5)
+        assert wakeups.next_due() == due_at and wakeups.due(due_at) == [ANN]
+        wakeups.answered(ANN, Answer.TAKEN, due_at)
+        assert wakeups.next_due() is None and not wakeups.wants(ANN, due_at + 1)
+        wakeups.came(ANN)
+
+
+@spec("WAK-02")
+def test_a_device_that_is_here_when_its_push_is_answered_is_left_alone(wakeups: Wakeups) -> None:
+    wakeups.call(ANN, 10.0, is_connected=False)
+    assert wakeups.due(10.0) == [ANN]
+    wakeups.came(ANN)
+    wakeups.call(ANN, 10.2, is_connected=False)
+    wakeups.came(ANN)
+    wakeups.answered(ANN, Answer.TAKEN, 10.5)
+    assert wakeups.remembered() == 0 and wakeups.next_due() is None
 
 
 @spec("WAK-04")
@@ -109,6 +137,50 @@ def test_no_more_are_under_way_at_once_than_may_be_and_none_is_forgotten() -> No
     assert wakeups.due(12.0) == [ANN] and wakeups.due(12.0) == [] and wakeups.next_due() is None
     wakeups.answered(ANN, Answer.TAKEN, 12.0)
     assert wakeups.due(12.0) == [BOB]
+
+
+@spec("WAK-04")
+def test_a_device_that_comes_and_goes_does_not_have_a_failing_push_service_tried_more_often(wakeups: Wakeups) -> None:
+    """Else a few devices with push services that never answer would keep all others asleep."""
+    now, tried = 0.0, 0
+    while now < 1_000.0:
+        wakeups.call(ANN, now, is_connected=False)
+        for _ in wakeups.due(now):
+            tried += 1
+            wakeups.came(ANN)
+            wakeups.answered(ANN, Answer.LATER, now)
+        wakeups.came(ANN)
+        now += 1.0
+    assert tried <= 8
+    now += 3_600.0
+    wakeups.sweep(now)
+    assert wakeups.remembered() == 0
+    wakeups.call(ANN, now, is_connected=False)
+    assert wakeups.due(now) == [ANN]
+
+
+@spec("WAK-04")
+def test_a_push_service_that_asked_for_time_gets_it_though_the_device_came_and_went(wakeups: Wakeups) -> None:
+    wakeups.call(ANN, 10.0, is_connected=False)
+    assert wakeups.due(10.0) == [ANN]
+    wakeups.answered(ANN, Answer.LATER, 10.0, after_s=600.0)
+    wakeups.came(ANN)
+    wakeups.call(ANN, 20.0, is_connected=False)
+    assert wakeups.due(609.0) == [] and wakeups.due(610.0) == [ANN]
+    wakeups.answered(ANN, Answer.TAKEN, 611.0)
+    wakeups.came(ANN)
+    assert wakeups.remembered() == 0
+    wakeups.call(ANN, 612.0, is_connected=False)
+    assert wakeups.due(612.0) == [ANN]
+
+
+def test_plans_that_were_given_up_are_forgotten_with_the_next_sweep(wakeups: Wakeups) -> None:
+    for _ in range(100):
+        wakeups.call(ANN, 10.0, is_connected=True)
+        wakeups.came(ANN)
+    wakeups.call(BOB, 10.0, is_connected=True)
+    wakeups.sweep(11.0)
+    assert len(wakeups._heap) == 1 and wakeups.due(30.0) == [BOB]
 
 
 def test_memory_is_bounded_and_left_in_a_day() -> None:
@@ -167,6 +239,13 @@ def test_addresses_of_the_internet_are_public(address: str) -> None:
     assert is_public(ip_address(address))
 
 
-@pytest.mark.parametrize("address", ["224.0.0.1", "ff02::1", "::", "fe80::1", "172.16.0.1", "240.0.0.1", "192.0.2.1"])
+@spec("WAK-03")
+@pytest.mark.parametrize(
+    "address",
+    [
+        "224.0.0.1", "ff02::1", "::", "fe80::1", "172.16.0.1", "240.0.0.1", "192.0.2.1", "192.0.0.192", "192.88.99.1",
+        "::127.0.0.1", "::ffff:0:10.0.0.1", "fec0::1", "64:ff9b:1::a00:1", "5f00::1", "3fff::1", "4000::1", "fe80::1%1",
+    ],
+)  # fmt: skip
 def test_addresses_of_special_ranges_are_not(address: str) -> None:
     assert not is_public(ip_address(address))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from taube.server.ports import BlobState
+from taube.server.ports import BLOB_PARTS, SMALLEST_ROOM_BYTES, BlobState, Swept
 from taube.server.stores.objects import HEAD_BYTES, ObjectFolder
 from tests.spec import spec
 
@@ -29,6 +29,12 @@ def upload(store: ObjectFolder, name: bytes, data: bytes, ends_day: int = DAY + 
     store.append(name, 0, data)
     store.settle(name, state._replace(offset=len(data)))
     store.finish(name)
+
+
+def sweep(store: ObjectFolder, today: int, may_expire: bool) -> Swept:
+    """All parts of a sweep."""
+    parts = [store.sweep(part, today, may_expire) for part in range(BLOB_PARTS)]
+    return Swept(*(sum(each[at] for each in parts) for at in range(3)))
 
 
 @spec("BLB-04")
@@ -89,20 +95,22 @@ def test_a_file_that_is_cut_or_none_of_ours_is_no_blob(store: ObjectFolder, tmp_
     for broken in (b"", whole[:10], whole[:-1], b"OTHER" + whole[5:], whole[:HEAD_BYTES]):
         file.write_bytes(broken)
         assert store.look(NAME) is None
-    assert store.sweep(DAY, True).removed == 0, "perhaps it is just being made"
-    assert store.sweep(DAY, True).removed == 1 and not file.exists()
+    assert sweep(store, DAY, True).removed == 0, "perhaps it is just being made"
+    assert sweep(store, DAY, True).removed == 1 and not file.exists()
 
 
 @spec("BLB-06")
 def test_a_sweep_removes_what_is_over_and_counts_the_rest(store: ObjectFolder, tmp_path: Path) -> None:
     for number in range(3):
         upload(store, bytes([number]) * 32, b"x" * 300, DAY + 10 + number)
-    store.begin(NAME, 5_000, DAY + 45, DAY + 2)
-    assert store.sweep(DAY, True) == (0, 4, 5_900)
-    assert store.sweep(DAY + 12, False) == (0, 4, 5_900), "the clock jumped: nothing expires"
-    assert store.sweep(DAY + 11, True) == (3, 1, 300)
+    store.begin(NAME, 20_000, DAY + 45, DAY + 2)
+    store.begin(bytes([99]) * 32, 50_000, DAY + 45, DAY + 45)
+    room = 3 * SMALLEST_ROOM_BYTES + 20_000 + 50_000
+    assert sweep(store, DAY, True) == (0, 5, room), "a small one counts as the file that it takes"
+    assert sweep(store, DAY + 12, False) == (0, 5, room), "the clock jumped: nothing expires"
+    assert sweep(store, DAY + 11, True) == (3, 2, SMALLEST_ROOM_BYTES + 50_000)
     assert store.look(NAME) is None and store.look(bytes([2]) * 32) is not None
-    assert ObjectFolder(tmp_path / "nothing").sweep(DAY, True) == (0, 0, 0)
+    assert sweep(ObjectFolder(tmp_path / "nothing"), DAY, True) == (0, 0, 0)
 
 
 @spec("BLB-11")

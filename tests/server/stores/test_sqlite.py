@@ -187,6 +187,43 @@ def test_a_damaged_file_is_refused_in_one_sentence_and_left_alone(tmp_path: Path
 
 
 @spec("DEL-25")
+def test_a_file_that_was_cut_off_is_refused_in_one_sentence_and_left_alone(tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "taube.db")
+    engine.submit(rows(device(engine).queue, 1, 50))
+    engine.close()
+    whole = engine.path.read_bytes()
+    for size in (5, 50, 100, 4096, len(whole) // 2, len(whole) - 4096, len(whole) - 1):
+        engine.path.write_bytes(whole[:size])
+        with pytest.raises(StoreUnusable, match="damaged"):
+            SqliteEngine(engine.path)
+        assert engine.path.read_bytes() == whole[:size]
+
+
+def test_a_log_that_was_cut_off_gives_back_exactly_what_was_committed_before_the_cut(tmp_path: Path) -> None:
+    settings = SqliteSettings(foreign_check_s=1_000.0)
+    engine = SqliteEngine(tmp_path / "taube.db", settings)
+    queue = device(engine).queue
+    engine.reopen()  # the device lies in the file, what follows in its log
+    log, ends = tmp_path / "taube.db-wal", []
+    for place in range(1, 9):
+        assert engine.submit(rows(queue, place, place))
+        ends.append(log.stat().st_size)
+    file, whole = engine.path.read_bytes(), log.read_bytes()
+    engine.close()
+    assert ends == sorted(set(ends)) and ends[-1] == len(whole)
+    (tmp_path / "cut").mkdir()
+    for size in sorted({0, 31, *(end + more for end in ends for more in (-1, 0, 2_000))}):
+        for rest in (b"", os.urandom(5_000)):
+            path = tmp_path / "cut" / "taube.db"
+            path.write_bytes(file)
+            path.with_name("taube.db-wal").write_bytes(whole[:size] + (rest if size < len(whole) else b""))
+            path.with_name("taube.db-shm").unlink(missing_ok=True)
+            cut = SqliteEngine(path)
+            assert bodies(cut, queue) == [b"%d" % (n + 1) for n, end in enumerate(ends) if end <= size], size
+            cut.close()
+
+
+@spec("DEL-25")
 def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "taube.db"
     other = apsw.Connection(os.fspath(path))

@@ -208,13 +208,18 @@ export const MESSAGES = {
     retryAfterMs: optional(whole(0, CEILING), 0),
     detail: optional(text(200), ""),
   }),
-  /** Answers Login: one-time key packages left by suite; *remint* asks for new addresses (the mailbox was renewed). */
+  /**
+   * Answers Login: one-time key packages left by suite; *remint* asks for new addresses (the mailbox was renewed).
+   *
+   * *wakes*: the server has a push endpoint of this device.
+   */
   LoggedIn: message(67, {
     request: whole(1, 4294967295),
     classicLeft: whole(0, CEILING),
     hybridLeft: whole(0, CEILING),
     lastResorts: optional(list(0, 8, whole(1, 65535)), []),
     remint: optional(flag, false),
+    wakes: optional(flag, false),
   }),
   /** Answers Send, once, when the slowest address is settled: one status byte for each address, in order. */
   Sent: message(68, {

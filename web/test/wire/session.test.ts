@@ -40,7 +40,15 @@ function inState(state: State): ClientSession {
     }));
   }
   if (state === State.DEVICE) {
-    give(session, { type: "LoggedIn", request: 1, classicLeft: 0, hybridLeft: 0, lastResorts: [], remint: false });
+    give(session, {
+      type: "LoggedIn",
+      request: 1,
+      classicLeft: 0,
+      hybridLeft: 0,
+      lastResorts: [],
+      remint: false,
+      wakes: false,
+    });
   }
   if (state === State.CLOSED) session.close();
   expect(session.state).toBe(state);

@@ -2,7 +2,7 @@
 
 One small ASGI application behind the public port. An upload is begun, appended to and asked for by whoever shows its
 secret; a complete blob is read by whoever knows its name. A newer request of an uploader ends the older one. What is
-under way is bounded: pieces of 256 KiB at most, so many transfers at once, a deadline for each wait and for the whole.
+under way is bounded: pieces of 64 KiB at most, so many transfers at once, a deadline for each wait and for the whole.
 The store blocks, so it is called in threads; each upload has one request at a time.
 
 It keeps nothing of whoever asks: the source is a key for limits only. Source: docs/protocol/delivery.md, "Blobs".
@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 from taube.server.clock import day_of
 from taube.server.limits import Limits
-from taube.server.ports import BlobState, BlobStore, Clock, Metrics
+from taube.server.ports import BLOB_PARTS, BlobState, BlobStore, Clock, Metrics, room_of
 from taube.server.services import blobs
 from taube.server.services.blobs import PREFIX, BlobSettings, Range
 from taube.wire.errors import (
@@ -46,14 +46,13 @@ Fields = tuple[tuple[str, str], ...]
 
 THREADS: Final = 4
 READ_BYTES: Final = 64 * 1024
-WRITE_BYTES: Final = 256 * 1024
+WRITE_BYTES: Final = 64 * 1024
 HEAD_ROOM_BYTES: Final = 64 * 1024
 TAKEOVER_S: Final = 10.0
 LEFT_OVER_S: Final = 2.0
 """How long the rest of a refused upload is read and dropped, so that its sender gets to see the answer."""
 LEFT_OVER_BYTES: Final = 4 * 1024 * 1024
 RETRY_MS: Final = 2_000
-NO_ROOM_MS: Final = 3_600_000
 
 _STATUS: Final[dict[ErrorKind, int]] = {
     BLOB_BAD_REQUEST: 400,
@@ -109,6 +108,8 @@ class _Exchange:
     """Whether the answer has begun."""
     is_read: bool = False
     """Whether the request's bytes have all come."""
+    coming_bytes: int = 0
+    """How many bytes of it are to come, or to be written."""
 
     def text(self, name: bytes) -> str | None:
         return self.fields.get(name)
@@ -178,6 +179,8 @@ class BlobTraffic:
         """Bytes of all blobs and of what was announced; None until they were counted after the start."""
         self._begun_bytes = 0
         self._begun = 0
+        self._coming_bytes = 0
+        """What uploads under way have not written to the disk yet."""
         self._draining = False
 
     # ---------------------------------------------------------------- for the server
@@ -205,10 +208,13 @@ class BlobTraffic:
     async def sweep(self, may_expire: bool) -> int:
         """Forget what is over, count what is left; gives how many were removed. Raises OSError."""
         self._begun_bytes = self._begun = 0
-        swept = await self._call(self._store.sweep, self._today(), may_expire)
-        self.used_bytes = swept.left_bytes + self._begun_bytes
-        self.count = swept.left + self._begun
-        return swept.removed
+        removed = left = room_bytes = 0
+        for part in range(BLOB_PARTS):
+            swept = await self._call(self._store.sweep, part, self._today(), may_expire)
+            removed, left, room_bytes = removed + swept.removed, left + swept.left, room_bytes + swept.room_bytes
+        self.used_bytes = room_bytes + self._begun_bytes
+        self.count = left + self._begun
+        return removed
 
     # ---------------------------------------------------------------- requests
 
@@ -243,7 +249,7 @@ class BlobTraffic:
         name = blobs.name_of(exchange.scope["path"].removeprefix(PREFIX))
         if name is None:
             raise WireError(BLOB_BAD_REQUEST, detail="the name is none")
-        if method in ("POST", "PATCH") or exchange.text(b"upload-secret") is not None:
+        if method in ("POST", "PATCH") or (method == "HEAD" and exchange.text(b"upload-secret") is not None):
             secret = blobs.name_of(exchange.text(b"upload-secret") or "")
             if secret is None:
                 raise WireError(BLOB_BAD_REQUEST, detail="Upload-Secret")
@@ -306,26 +312,31 @@ class BlobTraffic:
         status = 200
         if state is None:
             status = 201
+            free = await self._call(self._store.free_bytes) - self._coming_bytes
             if self.used_bytes is None:
                 raise WireError(BUSY, retry_after_ms=RETRY_MS)
-            blobs.check_room(length, self.used_bytes, await self._call(self._store.free_bytes), settings)
+            blobs.check_room(length, self.used_bytes, free, settings)
             now = self._time.monotonic()
             self._limits.check("begin blob", now, source=exchange.source)
             self._limits.check("blob bytes", now, length, source=exchange.source)
-            self._count_begun(length)
+            self._count_begun(room_of(length), 1)
             today = self._today()
             ends_day = blobs.last_day(today, days, settings)
-            state = await self._call(self._store.begin, name, length, ends_day, today + blobs.UNFINISHED_DAYS)
+            try:
+                state = await self._call(self._store.begin, name, length, ends_day, today + blobs.UNFINISHED_DAYS)
+            except OSError:
+                self._count_begun(-room_of(length), -1)
+                raise
         elif state.length != length:
             raise _Conflict(state)
         await exchange.answer(status, (*_progress(state), ("cache-control", "no-store")))
 
-    def _count_begun(self, length: int) -> None:
+    def _count_begun(self, room_bytes: int, count: int) -> None:
         assert self.used_bytes is not None
-        self.used_bytes += length
-        self.count += 1
-        self._begun_bytes += length
-        self._begun += 1
+        self.used_bytes += room_bytes
+        self.count += count
+        self._begun_bytes += room_bytes
+        self._begun += count
 
     async def _append(self, exchange: _Exchange, name: bytes, state: BlobState) -> None:
         offset = blobs.number(exchange.text(b"upload-offset"), 0, 2**40)
@@ -338,8 +349,9 @@ class BlobTraffic:
         if offset + size > state.length:
             raise WireError(BLOB_TOO_LARGE)
         if size and not state.is_complete:
+            blobs.check_disk(size, await self._call(self._store.free_bytes) - self._coming_bytes, self._settings)
             with self._transfer(exchange.source):
-                state, error = await self._take(exchange, name, state)
+                state, error = await self._take(exchange, name, state, size)
             if error is not None:
                 raise error
         if state.offset == state.length and not state.is_complete:
@@ -349,9 +361,19 @@ class BlobTraffic:
         await exchange.answer(204, (*_progress(state), ("cache-control", "no-store")))
 
     async def _take(
-        self, exchange: _Exchange, name: bytes, state: BlobState
+        self, exchange: _Exchange, name: bytes, state: BlobState, size: int
     ) -> tuple[BlobState, _Gone | WireError | None]:
         """Store what comes: how far the upload is now, durably, and what ended it too early."""
+        exchange.coming_bytes = size
+        self._coming_bytes += size
+        try:
+            return await self._take_pieces(exchange, name, state)
+        finally:
+            self._coming_bytes -= exchange.coming_bytes
+
+    async def _take_pieces(
+        self, exchange: _Exchange, name: bytes, state: BlobState
+    ) -> tuple[BlobState, _Gone | WireError | None]:
         start, waiting, began = state.offset, bytearray(), self._time.monotonic()
         written, is_last = start, False
         problem: _Gone | WireError | None = None
@@ -362,13 +384,16 @@ class BlobTraffic:
                 problem = _Gone()
             is_end = is_last or problem is not None
             if waiting and (is_end or len(waiting) >= WRITE_BYTES):
-                await self._call(self._store.append, name, written, bytes(waiting))
-                written += len(waiting)
+                data = bytes(waiting)
                 waiting.clear()
+                await self._call(self._store.append, name, written, data)
+                written += len(data)
+                exchange.coming_bytes -= len(data)
+                self._coming_bytes -= len(data)
             if is_end or written - state.offset >= self._settings.checkpoint_bytes:
                 state = await self._settle(name, state, written)
                 if not is_end and await self._call(self._store.free_bytes) < self._settings.keep_free_bytes:
-                    problem = WireError(NO_ROOM, retry_after_ms=NO_ROOM_MS)
+                    problem = WireError(NO_ROOM, retry_after_ms=blobs.NO_ROOM_MS)
         return state, problem
 
     async def _settle(self, name: bytes, state: BlobState, written: int) -> BlobState:

@@ -260,7 +260,7 @@ class Connection:
         """An error that nobody foresaw: say so and close this connection."""
         self._handler.bug(error)
         if self.is_open:
-            self.send_frame(self.session.failed(0, WireError(INTERNAL, retry_after_ms=1000)))
+            self.refuse(0, WireError(INTERNAL))
             self.close(1011)
 
     def close(self, code: int = 1000) -> None:

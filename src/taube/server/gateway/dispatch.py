@@ -18,7 +18,7 @@ from taube.server.ports import Clock, MailboxId, Metrics, PushRow, QueueNumber, 
 from taube.server.services import accounts, addresses, gates, keys, registration
 from taube.server.services.addresses import Sealer
 from taube.server.services.mailboxes import Mailboxes
-from taube.wire.errors import ADDRESS_GONE, BAD_FRAME, BUSY, DEVICE_REVOKED, DRAINING, WireError
+from taube.wire.errors import ADDRESS_GONE, BAD_FRAME, BUSY, DEVICE_REVOKED, DRAINING, Retry, WireError
 from taube.wire.messages import (
     AccountId,
     Acknowledge,
@@ -51,13 +51,14 @@ from taube.wire.messages import (
     SetPush,
     SwapMark,
 )
-from taube.wire.session import login_message
+from taube.wire.session import MAX_UNDER_WAY, login_message
 
 PAID_AHEAD: Final = 63
 """Addresses, and KiB of bodies, that a connection which sends much is charged in advance at most."""
 
 FULL_RETRY_MS: Final = 10_000
 STRAINED_RETRY_MS: Final = 5_000
+SOON_MS: Final = 1_000
 SPREAD_MOST_MS: Final = 10_000
 
 Job = Callable[[Tables], Any]
@@ -81,7 +82,7 @@ class Dispatch:
         random: Random,
         metrics: Metrics,
         log_bug: Callable[[BaseException], None],
-        under_way: int = 1024,
+        under_way: int = MAX_UNDER_WAY,
         is_full: Callable[[], bool] = lambda: False,
         came: Callable[[QueueNumber], None] = lambda queue: None,
         check_push: Callable[[PushRow, Callable[[WireError | None], None]], None] = lambda row, done: done(None),
@@ -89,6 +90,8 @@ class Dispatch:
         """*came*: that device is here, or is no more. *check_push*: tells, later, whether it may be woken by that."""
         self._came = came
         self._check_push = check_push
+        self._newest_push: dict[QueueNumber, SetPush] = {}
+        """Of each device whose endpoint is being checked, the newest request."""
         self._origin = origin
         self._store = store
         self._mailboxes = mailboxes
@@ -156,8 +159,11 @@ class Dispatch:
         self._log_bug(error)
 
     def spread(self, error: WireError) -> WireError:
-        """*error* with up to as much again added to the time after which to try again, 10 s at most."""
-        wait_ms = error.retry_after_ms
+        """*error* with up to as much again added to the time after which to try again, 10 s at most.
+
+        What will pass and names no time gets one.
+        """
+        wait_ms = error.retry_after_ms or (SOON_MS if error.kind.retry is Retry.LATER else 0)
         if not wait_ms:
             return error
         more_ms = min(wait_ms, SPREAD_MOST_MS) * int.from_bytes(self._random(2), "big") // 65_536
@@ -277,9 +283,8 @@ class Dispatch:
                 self._mailboxes.renewed(renewed, row.mailbox)
             if not connection.is_open:
                 return
-            connection.send(
-                LoggedIn(command.request, stock.classic, stock.hybrid, stock.last_resorts, remint=row.remint)
-            )
+            left = (stock.classic, stock.hybrid, stock.last_resorts)
+            connection.send(LoggedIn(command.request, *left, remint=row.remint, wakes=facts.wakes))
             connection.device = row
             self._hub.serves(row.queue, connection)
             self._came(row.queue)
@@ -357,7 +362,8 @@ class Dispatch:
         )
 
     def _set_push(self, connection: Connection, command: SetPush) -> None:
-        """Look where the endpoint leads before it is kept: a server shall not knock at its neighbours' doors."""
+        """Look where the endpoint leads before it is kept: a server shall not knock at its neighbours' doors. An older
+        request whose look takes longer than a newer one changes nothing. Source: WAK-01."""
         self._limit("set push", connection)
         queue, mailbox = connection.device.queue, connection.device.mailbox
         row = PushRow(command.endpoint, command.key, command.secret) if command.endpoint else None
@@ -372,12 +378,17 @@ class Dispatch:
 
         def checked(error: WireError | None) -> None:
             connection.under_way -= 1
+            if self._newest_push.get(queue) is not command:
+                connection.send(Done(command.request))
+                return
+            del self._newest_push[queue]
             if error is not None:
                 self._refuse(connection, command.request, error)
             else:
                 self._write(connection, command.request, job, then)
 
         connection.under_way += 1
+        self._newest_push[queue] = command
         if row is None:
             checked(None)
         else:

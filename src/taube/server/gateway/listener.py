@@ -127,14 +127,22 @@ def source_of(host: str) -> str | None:
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     """TLS 1.3 only, without session tickets: a ticket would tie anonymous connections to a device.
 
-    Raises OSError or ssl.SSLError if the files cannot be read or do not belong together.
+    Raises KeyIsProtected, OSError or ssl.SSLError if the files cannot be read or do not belong together.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_SINGLE_ECDH_USE
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(certificate, key, _no_passphrase)
     return context
+
+
+class KeyIsProtected(OSError):
+    """The private key asks for a passphrase; a server has nobody who could type it."""
+
+
+def _no_passphrase() -> str:
+    raise KeyIsProtected(errno.EACCES, "it is protected by a passphrase")
 
 
 # ---------------------------------------------------------------- the first bytes
@@ -292,6 +300,14 @@ class Resuming:
         retry = getattr(self._transport, "_retry_ssl_read", None)
         if retry is not None:
             self._loop.call_soon(retry)
+
+
+def ends_one_connection(error: BaseException) -> bool:
+    """Whether *error*, which a loop was told of, is the end of one connection and no fault of the server.
+
+    aiofastnet 1.2.0 raises the second kind for a peer that goes on writing and does not read while it is being closed.
+    """
+    return isinstance(error, OSError) or (isinstance(error, RuntimeError) and str(error).startswith("incoming BIO: "))
 
 
 # ---------------------------------------------------------------- the port
@@ -530,12 +546,48 @@ def make_transport(
 
 
 class OneAnswer(HttpToolsProtocol):
-    """uvicorn's protocol, but nonsense behind a request ends the connection when its answer has begun.
+    """uvicorn's protocol for one request: what follows it is dropped, and nonsense there ends the connection once the
+    answer has begun.
 
-    uvicorn would write a second answer into the first one.
+    uvicorn would keep all that comes in one piece until its turn, hundreds of requests for each connection, would no
+    longer tell the first one when its peer is gone, and would write a second answer into the first.
     """
 
+    _is_whole = False
+    """Whether the request has come to its end."""
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_whole:
+            super().data_received(data)
+
+    def on_message_complete(self) -> None:
+        if not self._is_whole:
+            self._is_whole = True
+            super().on_message_complete()
+
+    def on_message_begin(self) -> None:
+        if not self._is_whole:
+            super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._is_whole:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_whole:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self._is_whole:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._is_whole:
+            super().on_body(body)
+
     def send_400_response(self, msg: str) -> None:
+        if self._is_whole:
+            return
         if self.cycle is not None and self.cycle.response_started:
             self.transport.close()
         else:

@@ -77,7 +77,7 @@ class WebSocket(picows.WSListener):
         self._connection.opened()
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-        if transport.is_close_frame_sent:  # picows has ended the connection and parses on
+        if self._write is None or transport.is_close_frame_sent:  # ended, by us or by picows, which parses on
             return
         if frame.msg_type == _BINARY and frame.fin and self._partial is None:
             self._connection.received(frame.get_payload_as_memoryview())

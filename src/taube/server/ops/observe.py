@@ -12,6 +12,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TextIO
 
@@ -189,12 +190,16 @@ class Log:
         self._last: dict[str, tuple[int, int]] = {}
 
     def event(self, event: str, *, level: str = "info", **fields: str | int | float | list[str]) -> None:
-        """Write one line. Raises KeyError for a field that is not in LOG_FIELDS."""
+        """Write one line, or lose it where nothing can be written: a log on a full disk must not stop the server.
+
+        Raises KeyError for a field that is not in LOG_FIELDS.
+        """
         for name in fields:
             LOG_FIELDS[name]
         line = {"time_ms": self._wall_ms(), "level": level, "event": event, **fields}
-        self._stream.write(json.dumps(line) + "\n")
-        self._stream.flush()
+        with suppress(OSError):
+            self._stream.write(json.dumps(line) + "\n")
+            self._stream.flush()
 
     def bug(self, error: BaseException) -> None:
         """An error that nobody foresaw: its type and where it passed, at most once in QUIET_MS for each type."""

@@ -12,7 +12,7 @@ from taube.server.ops.observe import Metric
 from taube.server.ops.workers import written
 from taube.server.ports import MailboxId, Metrics, PushRow, QueueNumber, Tables, TableStore
 from taube.server.services.push import Answer, Wakeups
-from taube.wire.errors import BUSY, PUSH_REFUSED, WireError
+from taube.wire.errors import BUSY, INTERNAL, PUSH_REFUSED, WireError
 
 METRICS: Final = (
     Metric(
@@ -46,8 +46,10 @@ class Waking:
         ended: Callable[[MailboxId], None],
         monotonic: Callable[[], float],
         metrics: Metrics,
+        bug: Callable[[BaseException], None],
     ) -> None:
-        """*waits*: whether something still waits for that device. *ended*: its mailbox has no endpoint any more."""
+        """*waits*: whether something still waits for that device. *ended*: its mailbox has no endpoint any more. *bug*
+        is told of errors that nobody foresaw: they end one push, and no other."""
         self._wakeups = wakeups
         self._store = store
         self._push = push
@@ -56,6 +58,8 @@ class Waking:
         self._ended = ended
         self._monotonic = monotonic
         self._metrics = metrics
+        self._bug = bug
+        self._swept = float("-inf")
         self._news = asyncio.Event()
         self._checks: set[asyncio.Task[None]] = set()
 
@@ -65,7 +69,7 @@ class Waking:
         self._news.set()
 
     def check(self, row: PushRow, done: Callable[[WireError | None], None]) -> None:
-        """Tell *done*, later, whether a device may be woken by *row*: None, PUSH_REFUSED or BUSY."""
+        """Tell *done*, later, whether a device may be woken by *row*: None, PUSH_REFUSED, BUSY or INTERNAL."""
         if len(self._checks) >= CHECKS:
             done(WireError(BUSY, retry_after_ms=1_000))
             return
@@ -78,6 +82,9 @@ class Waking:
             inside = await self._leads_inside(row)
         except WireError as error:
             done(error)
+        except Exception as error:
+            self._bug(error)
+            done(WireError(INTERNAL, retry_after_ms=1_000))
         else:
             done(WireError(PUSH_REFUSED, detail="The endpoint leads into a private network.") if inside else None)
 
@@ -95,7 +102,9 @@ class Waking:
             while True:
                 self._news.clear()
                 now = self._monotonic()
-                self._wakeups.sweep(now)
+                if now - self._swept >= SWEEP_S:
+                    self._swept = now
+                    self._wakeups.sweep(now)
                 for queue in self._wakeups.due(now):
                     pushes.create_task(self._wake(queue))
                 self._metrics.gauge("waking", self._wakeups.remembered())
@@ -133,6 +142,9 @@ class Waking:
                     self._ended(mailbox)
             return answer, after_s
         except WireError:
+            return Answer.LATER, 0.0
+        except Exception as error:
+            self._bug(error)
             return Answer.LATER, 0.0
 
 

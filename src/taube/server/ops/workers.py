@@ -76,7 +76,9 @@ class WorkerSettings:
     clock_s: float = 300.0
     """The guarded clock is compared with the wall clock and saved."""
     round_s: float = 300.0
-    """Deadline of one round of any loop."""
+    """Deadline of one round of any loop but the next."""
+    sweep_blobs_s: float = 21_600.0
+    """Deadline of one sweep of the blobs, of which there may be millions; until the first is over, none is begun."""
 
 
 class GuardedTime:
@@ -164,15 +166,22 @@ class Workers:
             group.create_task(self._every(settings.sweep_s, "sweeping limits", self.sweep))
             group.create_task(self._every(settings.clock_s, "the guarded clock", self.mind_clock))
             group.create_task(self._every(settings.expiry_s, "expiry", self.expire, settings.first_expiry_s))
-            group.create_task(self._every(settings.expiry_s, "the sweep of blobs", self.expire_blobs, 0.0))
+            group.create_task(
+                self._every(settings.expiry_s, "the sweep of blobs", self.expire_blobs, 0.0, settings.sweep_blobs_s)
+            )
 
     async def _every(
-        self, pause_s: float, what: str, round: Callable[[], Awaitable[None]], first_s: float | None = None
+        self,
+        pause_s: float,
+        what: str,
+        round: Callable[[], Awaitable[None]],
+        first_s: float | None = None,
+        most_s: float | None = None,
     ) -> None:
         await asyncio.sleep(pause_s if first_s is None else first_s)
         while True:
             try:
-                async with asyncio.timeout(self._settings.round_s):
+                async with asyncio.timeout(most_s or self._settings.round_s):
                     await round()
             except (WireError, TimeoutError, OSError) as error:
                 self._report(f"A round of {what} failed and will be tried again: {error or 'it took too long'}")

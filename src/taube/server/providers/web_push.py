@@ -2,7 +2,8 @@
 
 What is sent is the same for everyone, encrypted to the browser, and says nothing: not who wrote, nor where. The host of
 an endpoint is looked up here and the address that was checked is the one connected to, so that a name cannot lead
-elsewhere a moment later. The only importer of httpcore, which is loaded with the first push.
+elsewhere a moment later. Anyone with an account may name a push service of their own: each push has one deadline and
+one bound of bytes for all that it does. The only importer of httpcore, which is loaded with the first push.
 
 It does not know devices or mailboxes. Source: docs/protocol/delivery.md, WAK-03 to WAK-06; RFC 8030, RFC 8292.
 """
@@ -11,8 +12,10 @@ import asyncio
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
@@ -27,15 +30,43 @@ if TYPE_CHECKING:
 
 CONTENT: Final = b"taube"
 """What every push says, once decrypted."""
+REST_S: Final = 0.5
+"""What an answered push waits for the rest of its answer: a service that never sends it would hold a thread."""
 TOKEN_S: Final = 43_200
 """For how long a push service may take a signed name of this server."""
 TOKENS: Final = 64
 """Push services whose signed name is remembered."""
 MOST_ANSWER_BYTES: Final = 65_536
+"""What is read of an answer, its head and what comes before it included."""
 
 
 class NotPublic(OSError):
     """A host leads to an address that is not of the internet at large."""
+
+
+class _Budget(threading.local):
+    """What is left of the push that this thread is at: seconds and bytes to read. Whoever drips, or never ends, would
+    hold the thread else."""
+
+    ends: float = 0.0
+    bytes_left: int = 0
+
+    def begin(self, timeout_s: float) -> None:
+        self.ends = time.monotonic() + timeout_s
+        self.bytes_left = MOST_ANSWER_BYTES
+
+    def left_s(self) -> float:
+        """Raises TimeoutError when nothing is left."""
+        left_s = self.ends - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        return left_s
+
+    def took(self, count: int) -> None:
+        """Raises OSError when it was too much."""
+        self.bytes_left -= count
+        if self.bytes_left < 0:
+            raise OSError("the answer does not end")
 
 
 class WebPush:
@@ -61,6 +92,7 @@ class WebPush:
         self._pool: httpcore.ConnectionPool | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._making = threading.Lock()
+        self._budget = _Budget()
 
     async def push(self, row: PushRow) -> tuple[Answer, float]:
         """Wake whoever subscribed with *row*: (what became of it, seconds to wait before trying again)."""
@@ -112,6 +144,7 @@ class WebPush:
         import httpcore
 
         timeout_s = self._settings.timeout_s
+        self._budget.begin(timeout_s)
         try:
             body = self._encrypt(CONTENT, row.key, row.secret)
         except ValueError:
@@ -126,30 +159,55 @@ class WebPush:
             "Topic": "taube",
         }
         limits = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)}
+        failures = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError)
         try:
             with self._connections().stream(
                 "POST", row.endpoint, headers=headers, content=body, extensions=limits
             ) as response:
-                size = 0
-                for part in response.iter_stream():
-                    size += len(part)
-                    if size > MOST_ANSWER_BYTES:
-                        break
+                self._budget.begin(REST_S)
+                with suppress(*failures):  # the rest says nothing, but lets the connection be used again
+                    for _ in response.iter_stream():
+                        pass
                 return _answer(response.status, response.headers, self._now_s())
         except NotPublic:
             return Answer.REFUSED, 0.0
-        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError):
+        except failures:
             return Answer.LATER, 0.0
 
     def _connections(self) -> "httpcore.ConnectionPool":
         with self._making:
             if self._pool is None:
-                self._pool = _make_pool(self._settings)
+                self._pool = _make_pool(self._settings, self._budget)
             return self._pool
 
 
-def _make_pool(settings: PushSettings) -> "httpcore.ConnectionPool":
+def _make_pool(settings: PushSettings, budget: _Budget) -> "httpcore.ConnectionPool":
     import httpcore
+
+    class Bounded(httpcore.NetworkStream):
+        """A stream that gives each push the time and the bytes that its budget has."""
+
+        def __init__(self, stream: httpcore.NetworkStream) -> None:
+            self._stream = stream
+
+        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+            data = self._stream.read(max_bytes, budget.left_s())
+            budget.took(len(data))
+            return data
+
+        def write(self, buffer: bytes, timeout: float | None = None) -> None:
+            self._stream.write(buffer, budget.left_s())
+
+        def close(self) -> None:
+            self._stream.close()
+
+        def start_tls(
+            self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+        ) -> httpcore.NetworkStream:
+            return Bounded(self._stream.start_tls(ssl_context, server_hostname, budget.left_s()))
+
+        def get_extra_info(self, info: str) -> Any:
+            return self._stream.get_extra_info(info)
 
     class Checked(httpcore.SyncBackend):
         """Connects to addresses of the internet only, by the very address that was checked."""
@@ -163,14 +221,15 @@ def _make_pool(settings: PushSettings) -> "httpcore.ConnectionPool":
             socket_options: Iterable[Any] | None = None,
         ) -> httpcore.NetworkStream:
             if settings.allow_private:
-                return super().connect_tcp(host, port, timeout, local_address, socket_options)
+                return Bounded(super().connect_tcp(host, port, budget.left_s(), local_address, socket_options))
             addresses = [entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
             if not all(is_public(ip_address(address)) for address in addresses):
                 raise NotPublic("a private address")
             failure: Exception = OSError("no address")
             for address in addresses[:4]:
                 try:
-                    return super().connect_tcp(str(address), port, timeout, local_address, socket_options)
+                    stream = super().connect_tcp(str(address), port, budget.left_s(), local_address, socket_options)
+                    return Bounded(stream)
                 except (httpcore.NetworkError, httpcore.TimeoutException) as error:
                     failure = error
             raise failure

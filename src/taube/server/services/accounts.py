@@ -82,6 +82,8 @@ class LoginFacts(NamedTuple):
 
     row: DeviceRow
     used_month: int
+    wakes: bool
+    """Whether it has a push endpoint."""
 
 
 class Change(NamedTuple):
@@ -167,7 +169,7 @@ def log_in(
         raise WireError(DEVICE_REVOKED)
     if not verify(row.login_key, signature, message):
         raise WireError(LOGIN_REFUSED)
-    return LoginFacts(row, used_month)
+    return LoginFacts(row, used_month, tables.push(row.queue) is not None)
 
 
 def touch(tables: Accounts, account: AccountId, month: int) -> None:

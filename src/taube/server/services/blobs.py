@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from taube.server.ports import BlobState
+from taube.server.ports import BlobState, room_of
 from taube.wire.errors import BLOB_BAD_REQUEST, BLOB_TOO_LARGE, NO_ROOM, WireError
 
 PREFIX: Final = "/v1/blobs/"
@@ -22,6 +22,7 @@ MIN_SEALED_BYTES: Final = 272
 """The smallest sealed file: one chunk of 256 bytes and its tag."""
 UNFINISHED_DAYS: Final = 2
 FEWEST_DAYS: Final = 2
+NO_ROOM_MS: Final = 3_600_000
 MIB: Final = 1024 * 1024
 
 
@@ -32,7 +33,8 @@ class BlobSettings:
     blob_bytes: int = 65 * MIB
     """The largest blob: a file of 64 MiB, and what sealing adds."""
     total_bytes: int = 20_480 * MIB
-    """All blobs together, with what was announced and has not come yet; above it, uploads are refused."""
+    """All blobs together, each as 16 KiB at least, with what was announced and has not come yet; above it, uploads are
+    refused."""
     keep_free_bytes: int = 512 * MIB
     """What uploads leave free on the disk, so that messages go on when blobs no longer can."""
     days: int = 45
@@ -126,8 +128,15 @@ def check_length(length: int, settings: BlobSettings) -> None:
 
 def check_room(length: int, used: int, free: int, settings: BlobSettings) -> None:
     """Raises NO_ROOM if *length* bytes more are too many for the room of blobs, or for the disk. Source: BLB-10."""
-    if used + length > settings.total_bytes or free - length < settings.keep_free_bytes:
-        raise WireError(NO_ROOM, retry_after_ms=3_600_000)
+    if used + room_of(length) > settings.total_bytes:
+        raise WireError(NO_ROOM, retry_after_ms=NO_ROOM_MS)
+    check_disk(length, free, settings)
+
+
+def check_disk(size: int, free: int, settings: BlobSettings) -> None:
+    """Raises NO_ROOM if *size* bytes more would leave too little of the disk. Source: BLB-10."""
+    if free - size < settings.keep_free_bytes:
+        raise WireError(NO_ROOM, retry_after_ms=NO_ROOM_MS)
 
 
 def is_too_slow(moved: int, took_s: float, settings: BlobSettings) -> bool:

@@ -634,6 +634,10 @@ class Mailboxes:
             parcel.body = b""
         if not more and mailbox.cursor < settled:
             mailbox.cursor = settled
+        if not more and mailbox.top == settled and not mailbox.flights:
+            # all was handed over and acknowledged; what is counted still was deleted after this state was looked up
+            mailbox.envelopes = mailbox.stored_bytes = 0
+            mailbox.held = {}
         self._pump(mailbox)
 
     def _unlink(self, mailbox: Mailbox) -> None:

@@ -11,7 +11,7 @@ arrived. Source: docs/protocol/delivery.md, WAK-01 ff.
 import heapq
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -20,7 +20,11 @@ from taube.wire.errors import PUSH_REFUSED, WireError
 
 KEY_BYTES: Final = 65
 SECRET_BYTES: Final = 16
+_UNICAST: Final = IPv6Network("2000::/3")
+"""Where the addresses of the internet are in IPv6; outside it are old, local and translated forms of others."""
 _NAT64: Final = IPv6Network("64:ff9b::/96")
+_SPECIAL: Final = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"), IPv6Network("3fff::/20"))
+"""Ranges for special use that not every Python calls so."""
 GIVEN_UP_S: Final = 86_400.0
 """A device that did not come for a day after it was woken is forgotten, and woken again by the next urgent envelope."""
 
@@ -44,7 +48,7 @@ class PushSettings:
     at_once: int = 32
     """Pushes under way at once."""
     timeout_s: float = 10.0
-    """How long a push service has to answer."""
+    """How long a push may take, from the first byte to the end of its answer."""
     ttl_s: int = 604_800
     """How long a push service shall keep a push for a phone that is off."""
     allow_private: int = 0
@@ -100,7 +104,9 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
             return is_public(inner)
         if address in _NAT64:
             return is_public(IPv4Address(address.packed[12:]))
-    return address.is_global and not address.is_multicast
+        if address not in _UNICAST:
+            return False
+    return address.is_global and not address.is_multicast and not any(address in each for each in _SPECIAL)
 
 
 def _refused(detail: str) -> WireError:
@@ -108,16 +114,21 @@ def _refused(detail: str) -> WireError:
 
 
 class _Sleeper:
-    """One device: *due* when it is to be woken, None while it is not; *tries* of the present push; *woken* at last."""
+    """One device: *due* when it is to be woken, None while it is not; *tries* of the present push; *woken* at last.
 
-    __slots__ = ("came", "due", "tries", "under_way", "woken")
+    *rests_until*: no push before; its push service failed, or asked for time. *came*: it was here since its push was
+    begun; *again*: when it is to be woken for what came since then.
+    """
+
+    __slots__ = ("again", "came", "due", "rests_until", "tries", "under_way", "woken")
 
     def __init__(self) -> None:
         self.due: float | None = None
         self.tries = 0
         self.under_way = False
         self.came = False
-        self.woken = float("-inf")
+        self.again: float | None = None
+        self.woken = self.rests_until = float("-inf")
 
 
 class Wakeups:
@@ -130,11 +141,13 @@ class Wakeups:
         self._under_way = 0
 
     def wants(self, queue: QueueNumber, now: float) -> bool:
-        """Whether a call would lead to a push: not while one is due or under way, nor soon after one."""
+        """Whether a call would lead to a push: not if one is due, under way or just made, unless it came since."""
         sleeper = self._sleepers.get(queue)
         if sleeper is None:
             return len(self._sleepers) < self._settings.remembered
-        if sleeper.due is not None or sleeper.under_way:
+        if sleeper.under_way:
+            return sleeper.came and sleeper.again is None
+        if sleeper.due is not None:
             return False
         return now - sleeper.woken >= self._settings.again_s
 
@@ -142,17 +155,24 @@ class Wakeups:
         """Something urgent waits for this device. Does nothing unless `wants`."""
         if self.wants(queue, now):
             sleeper = self._sleepers.setdefault(queue, _Sleeper())
-            sleeper.tries = 0
-            self._plan(queue, sleeper, now + (self._settings.connected_s if is_connected else 0.0))
+            at = now + (self._settings.connected_s if is_connected else 0.0)
+            if sleeper.under_way:
+                sleeper.again = at
+                return
+            sleeper.came = False
+            self._plan(queue, sleeper, max(at, sleeper.rests_until))
 
     def came(self, queue: QueueNumber) -> None:
-        """The device is here, or is no more: nothing has to be remembered of it."""
+        """The device is here, or is no more: nothing has to be remembered of it, but of a push service that failed.
+
+        Else a device that comes and goes could have such a push service tried all the time, in place of others'.
+        """
         sleeper = self._sleepers.get(queue)
         if sleeper is None:
             return
-        sleeper.due = None
+        sleeper.due = sleeper.again = None
         sleeper.came = True
-        if not sleeper.under_way:
+        if not sleeper.under_way and not sleeper.tries:
             del self._sleepers[queue]
 
     def due(self, now: float) -> list[QueueNumber]:
@@ -176,13 +196,20 @@ class Wakeups:
         sleeper.under_way = False
         self._under_way -= 1
         sleeper.tries += 1
-        if sleeper.came:
-            del self._sleepers[queue]
-        elif answer is Answer.LATER and sleeper.tries < settings.tries:
+        again, sleeper.again = sleeper.again, None
+        if answer is Answer.LATER and sleeper.tries < settings.tries:
             wait_s = max(after_s, settings.first_retry_s * 2 ** (sleeper.tries - 1))
-            self._plan(queue, sleeper, now + min(wait_s, settings.most_retry_s))
-        elif answer is Answer.TAKEN:
+            sleeper.rests_until = now + min(wait_s, settings.most_retry_s)
+            if not sleeper.came or again is not None:
+                sleeper.came = False
+                self._plan(queue, sleeper, max(sleeper.rests_until, again or 0.0))
+        elif answer is Answer.TAKEN and not sleeper.came:
             sleeper.woken = now
+            sleeper.tries = 0
+        elif again is not None and answer is not Answer.LATER:
+            sleeper.came = False
+            sleeper.tries = 0
+            self._plan(queue, sleeper, again)
         else:
             del self._sleepers[queue]
 
@@ -192,10 +219,13 @@ class Wakeups:
             self._under_way -= 1
 
     def sweep(self, now: float) -> None:
-        """Forget those who were woken long ago."""
+        """Forget those who were woken long ago, and plans that were given up. It looks at everyone."""
         for queue, sleeper in list(self._sleepers.items()):
-            if sleeper.due is None and not sleeper.under_way and now - sleeper.woken > GIVEN_UP_S:
+            is_idle = sleeper.due is None and not sleeper.under_way
+            if is_idle and now - sleeper.woken > GIVEN_UP_S and now >= sleeper.rests_until:
                 del self._sleepers[queue]
+        self._heap = [(each.due, queue) for queue, each in self._sleepers.items() if each.due is not None]
+        heapq.heapify(self._heap)
 
     def next_due(self) -> float | None:
         """When `due` has something, as far as known; None while it has not or as many are under way as may be."""

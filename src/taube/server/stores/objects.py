@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from taube.server.ledger import BLOB, SERVER, Entry
-from taube.server.ports import BlobState, Swept
+from taube.server.ports import BlobState, Swept, room_of
 
 _HEAD: Final = struct.Struct(">4sIIIQQ")
 _MAGIC: Final = b"TBL1"
@@ -44,8 +44,8 @@ class ObjectFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._suspects: set[Path] = set()
-        """Files that the last sweep found to be no blob; one that was just being made is one by the next."""
+        self._suspects: dict[int, set[Path]] = {}
+        """By part, files that the last sweep found to be no blob; one that was just being made is one by the next."""
 
     def look(self, name: bytes) -> BlobState | None:
         """The blob, or its upload; None when there is neither, or the file is none of ours."""
@@ -97,11 +97,14 @@ class ObjectFolder:
         place = self._folder if self._folder.exists() else self._folder.parent
         return shutil.disk_usage(place).free
 
-    def sweep(self, today: int, may_expire: bool) -> Swept:
-        """Remove what is over (not if *may_expire* is false) and what is no blob; count what stays."""
-        removed = bytes_left = left = 0
-        suspects, self._suspects = self._suspects, set()
-        for path in self._files():
+    def sweep(self, part: int, today: int, may_expire: bool) -> Swept:
+        """In one of the `BLOB_PARTS`, remove what is over (not if *may_expire* is false) and what is no blob; count
+        what stays.
+        """
+        removed = room_bytes = left = 0
+        suspects = self._suspects.get(part, set())
+        found = self._suspects[part] = set()
+        for path in self._files(part):
             is_complete = path.suffix != PART
             try:
                 with path.open("rb") as file:
@@ -109,20 +112,18 @@ class ObjectFolder:
             except OSError:
                 continue
             if state is None and path not in suspects:
-                self._suspects.add(path)
+                found.add(path)
             elif may_expire and (state is None or state.is_over(today)):
                 path.unlink(missing_ok=True)
                 removed += 1
             elif state is not None:
                 left += 1
-                bytes_left += state.length
-        return Swept(removed, left, bytes_left)
+                room_bytes += room_of(state.length)
+        return Swept(removed, left, room_bytes)
 
-    def _files(self) -> Iterator[Path]:
+    def _files(self, part: int) -> Iterator[Path]:
         with suppress(OSError):
-            for shard in sorted(self._folder.iterdir()):
-                with suppress(OSError):
-                    yield from sorted(shard.iterdir())
+            yield from sorted((self._folder / f"{part:02x}").iterdir())
 
     def _make(self, shard: Path) -> None:
         if shard.is_dir():

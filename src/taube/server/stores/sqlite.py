@@ -18,6 +18,7 @@ The one importer of `apsw` on the server; it brings its own SQLite, the same on 
 (`taube admin`) may write the file at the same time. Source: docs/protocol/delivery.md, DEL-10, DEL-11.
 """
 
+import errno
 import json
 import os
 import threading
@@ -154,7 +155,10 @@ def prepare(path: Path, settings: SqliteSettings) -> None:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
-        raise StoreUnusable(f"Cannot write {path}: {error.strerror}. Check who owns the folder.") from error
+        sentence = f"Cannot write {path}: {error.strerror}. Check who owns the folder."
+        raise StoreUnusable(sentence, is_disk=error.errno in _DISK_IS_AT_FAULT) from error
+    if is_cut_off(path):
+        raise StoreUnusable(f"{path} is damaged (cut off). Nothing was changed: restore a backup, or repair a copy.")
     try:
         looking = apsw.Connection(os.fspath(path))
         looking.set_busy_timeout(settings.busy_timeout_ms)
@@ -185,16 +189,46 @@ def prepare(path: Path, settings: SqliteSettings) -> None:
         connection.close()
 
 
+def is_cut_off(path: Path) -> bool:
+    """Whether a file without a log is shorter than its own head says. SQLite takes a piece of a page for nothing, or
+    fills it with zeros; with a log, what is missing may lie there."""
+    logs = (path.with_name(f"{path.name}{ending}") for ending in ("-wal", "-journal"))
+    if any(log.exists() and log.stat().st_size for log in logs):
+        return False
+    with path.open("rb") as file:
+        head = file.read(100)
+    if not head.startswith(b"SQLite format 3\0"):
+        return 0 < len(head) < 16
+    page_bytes, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
+    return len(head) < 100 or path.stat().st_size < page_bytes * pages
+
+
 def _unusable(path: Path, error: apsw.Error) -> StoreUnusable:
     if isinstance(error, apsw.NotADBError | apsw.CorruptError):
         return StoreUnusable(f"{path} is damaged ({error}). Nothing was changed: restore a backup, or repair a copy.")
     if isinstance(error, apsw.FullError):
-        return StoreUnusable(f"The disk that holds {path} is full. Make room and start again; nothing is lost.")
+        sentence = f"The disk that holds {path} is full. Make room and try again; nothing is lost."
+        return StoreUnusable(sentence, is_disk=True)
+    if isinstance(error, apsw.CantOpenError | apsw.ReadOnlyError) and path.exists() and not _is_written(path.parent):
+        return StoreUnusable(
+            f"{path} is where nothing can be written, which even reading it needs: copy its folder, all of it, to where"
+            " that can be done, and use the copy.",
+            is_disk=True,
+        )
     if isinstance(error, apsw.CantOpenError):
         return StoreUnusable(f"{path} cannot be opened: check that it is there, and who owns it and its folder.")
     if isinstance(error, apsw.BusyError):
         return StoreUnusable(f"{path} is locked by another process. Wait for it to finish, or stop it.")
-    return StoreUnusable(f"Cannot use {path} ({error}). Check who owns it, and the disk.")
+    sentence = f"Cannot use {path} ({error}). Check who owns it, and the disk."
+    return StoreUnusable(sentence, is_disk=isinstance(error, apsw.IOError))
+
+
+_DISK_IS_AT_FAULT: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+def _is_written(folder: Path) -> bool:
+    """Whether this user can write there."""
+    return os.access(folder, os.W_OK)
 
 
 @contextmanager
