@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from bench import report
 from scripts import generate_web
 from taube.server.ledger import render_ledger
 from taube.wire import codec, messages
 from taube.wire.errors import CATALOGUE
 from taube.wire.packing import Record, tag_of
-from taube.wire.session import ANSWERS, TRANSITIONS, State
+from taube.wire.session import ANSWERS, MAX_UNDER_WAY, TRANSITIONS, State
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -225,30 +226,41 @@ def limits_table() -> str:
             limit.operation,
             limit.scope.value,
             f"{limit.burst:,.0f} {limit.unit} at once, {refill(limit.per_s)}",
-            "closed" if limit.operation in ("connect", "junk") else "`rate_limited`",
+            ABOVE.get(limit.operation, "`rate_limited`"),
         )
         for limit in LIMITS
     ]
     return table(("limit", "per", "default", "above it"), rows)
 
 
+ABOVE = {"connect": "closed", "junk": "closed", "wake": "not woken, and nobody is told"}
+"""What happens above a limit of what clients may ask, where it is no refusal."""
+
+
 def fixed_limits() -> list[tuple[str, str, str, str]]:
     """What the protocol fixes, with its value from the code."""
-    from taube.server.services import accounts, addresses, gates, identity, keys, mailboxes, registration
+    from taube.server.ops import waking
+    from taube.server.services import accounts, addresses, blobs, gates, identity, keys, mailboxes, registration
 
     return [
         ("frame", "message of the wire", f"{messages.MAX_FRAME_BYTES:,} bytes", "`too_large`"),
+        ("requests under way", "connection", f"{MAX_UNDER_WAY:,}", "`busy`"),
         ("body", "envelope", f"{messages.MAX_BODY_BYTES:,} bytes", "`bad_frame`"),
         ("addresses", "`Send`", f"{messages.MAX_ADDRESSES:,}", "`bad_frame`"),
         ("value", "gate", f"{messages.MAX_GATE_VALUE_BYTES:,} bytes", "`bad_frame`"),
+        ("addresses", "`MintAddresses`", f"{messages.MAX_MINT:,}", "`bad_frame`"),
+        ("key packages", "`PublishKeyPackages`", f"{messages.MAX_PACKAGES_PER_PUBLISH:,}", "`bad_frame`"),
         ("size", "key package", f"{messages.MAX_KEY_PACKAGE_BYTES:,} bytes", "`bad_frame`"),
         ("key packages that wait", "device and suite", f"{keys.MAX_WAITING:,}", "`too_many_key_packages`"),
         ("devices", "account", f"{accounts.MAX_DEVICES:,}", "the list is refused"),
+        ("changes of its key", "account", f"{accounts.MAX_SUCCESSIONS:,}", "the list is refused"),
         ("revoked addresses", "mailbox", f"{addresses.MAX_REVOKED:,}", "a new mailbox id at the next login"),
         ("share of a mailbox", "address", f"1/{mailboxes.SERIAL_SHARE} of it", "*full*"),
         ("envelope that waits", "mailbox", f"{mailboxes.ENVELOPE_DAYS} days", "deleted"),
         ("gate", "gate", f"{gates.GATE_DAYS} days", "forgotten"),
         ("key package", "device", f"the beginning of the month in which {keys.PACKAGE_DAYS} days end", "deleted"),
+        ("upload without new bytes", "blob", f"{blobs.UNFINISHED_DAYS} days", "deleted"),
+        ("push endpoints looked at", "everyone", f"{waking.CHECKS:,}", "`busy`"),
         ("expired invitation", "invitation", f"{registration.TOLD_DAYS} days", "forgotten"),
         ("retired address key", "server", f"{identity.RETIRED_DAYS} days", "its addresses end"),
     ]
@@ -263,13 +275,19 @@ SET_LIMITS = {
     "mailboxes.live_bytes": ("everyone", "stored at once; ephemeral ones dropped from half of it on"),
     "mailboxes.backlog_bytes": ("everyone", "*busy*; ephemeral ones dropped from half of it on"),
     "mailboxes.loading_envelopes": ("everyone", "*busy*"),
+    "mailboxes.remembered": ("everyone", "idle ones are looked up again"),
+    "limits.keys": ("limit", "newcomers share one budget"),
+    "sqlite.busy_timeout_ms": ("write", "`storage`"),
     "sqlite.backlog_jobs": ("everyone", "`busy`"),
+    "listener.accepts_per_turn": ("turn of the loop", "the rest waits for the next turn"),
+    "listener.handshakes_per_turn": ("turn of the loop", "the rest waits for the next turn"),
     "listener.connections": ("everyone", "closed; in the last 1/32 told `busy` and when to come back"),
     "listener.connections_per_source": ("source", "closed"),
     "listener.handshake_timeout_s": ("connection", "closed"),
+    "listener.shutdown_timeout_s": ("connection", "closed"),
     "listener.head_timeout_s": ("connection", "closed"),
-    "listener.head_bytes": ("connection", "431"),
     "listener.http_timeout_s": ("HTTP request", "closed"),
+    "listener.head_bytes": ("connection", "431"),
     "listener.http_body_bytes": ("HTTP request", "closed"),
     "connection.hello_timeout_s": ("connection", "`idle`, closed"),
     "connection.anonymous_idle_s": ("anonymous connection", "`idle`, closed"),
@@ -278,17 +296,48 @@ SET_LIMITS = {
     "connection.waiting_bytes": ("connection", "closed"),
     "connection.waiting_bytes_of_all": ("everyone", "those furthest behind are closed"),
     "connection.frames_bytes_of_all": ("everyone", "`busy`, those with the largest are closed"),
+    "connection.frames_per_turn": ("connection", "the rest waits for the next turn"),
+    "push.most_retry_s": ("push", "tried again after that"),
+    "push.tries": ("push", "the device is not woken by it"),
+    "push.remembered": ("everyone", "not woken"),
+    "push.at_once": ("everyone", "the rest waits"),
+    "push.timeout_s": ("push", "tried again"),
+    "push.ttl_s": ("push", "forgotten by the push service"),
+    "drain.goodbye_s": ("stop", "closed"),
+    "drain.flush_s": ("stop", "ended all the same"),
+    "blobs.blob_bytes": ("blob", "`blob_too_large`"),
+    "blobs.total_bytes": ("everyone", "`no_room`"),
+    "blobs.keep_free_bytes": ("everyone", "`no_room`"),
+    "blobs.days": ("blob", "deleted"),
+    "blobs.transfers": ("everyone", "`busy`"),
+    "blobs.transfers_per_source": ("source", "`busy`"),
+    "blobs.idle_s": ("transfer", "cut off"),
+    "blobs.slowest_bytes_per_s": ("transfer", "below it, cut off"),
+    "blobs.request_s": ("transfer", "cut off"),
     "unused_months": ("account", "forgotten"),
 }
 """Settings that are limits: counted per what, and what happens above."""
+NO_LIMITS = {
+    "mailboxes.storage_retry_ms", "sqlite.cache_kib", "sqlite.checkpoint_pages", "sqlite.delete_pause_s",
+    "sqlite.foreign_check_s", "listener.tls_in_bytes", "listener.tls_out_bytes", "listener.frame_buffer_bytes",
+    "connection.device_ping_s", "push.again_s", "push.connected_s", "push.first_retry_s", "push.allow_private",
+    "drain.spread_ms", "blobs.checkpoint_bytes",
+}  # fmt: skip
+"""Settings that are none."""
 
 
 def set_limits() -> list[tuple[str, str, str, str]]:
-    """The settings that are limits, by their name."""
+    """The settings that are limits, by their name. Raises ValueError for one of which nobody has said what it is."""
     from taube.server.config import ServerConfig
 
     defaults = {name.strip("`"): default for name, default, _ in settings_of("", ServerConfig)}
-    return [(f"`{name}`", per, defaults[name], above) for name, (per, above) in SET_LIMITS.items()]
+    if unsaid := defaults.keys() ^ (SET_LIMITS.keys() | NO_LIMITS):
+        raise ValueError(f"SET_LIMITS and NO_LIMITS are not the settings that there are: {sorted(unsaid)}")
+    return [
+        (f"`{name}`", SET_LIMITS[name][0], default, SET_LIMITS[name][1])
+        for name, default in defaults.items()
+        if name in SET_LIMITS
+    ]
 
 
 def refill(per_s: float) -> str:
@@ -301,31 +350,40 @@ def refill(per_s: float) -> str:
 
 def metrics_table() -> str:
     """The catalogue of metrics."""
-    from taube.server.ops import workers
+    from taube.server.ops import waking, workers
     from taube.server.ops.observe import METRICS
 
     rows = (
-        (f"`taube_{metric.name}`", metric.kind, metric.unit, ", ".join(metric.reasons) or "–", metric.help)
-        for metric in METRICS + workers.METRICS
+        (f"`taube_{metric.name}`", metric.kind, metric.unit, reasons(metric), metric.help)
+        for metric in METRICS + workers.METRICS + waking.METRICS
     )
     return table(("metric", "kind", "unit", "reasons", "meaning"), rows)
+
+
+def reasons(metric: Any) -> str:
+    """What its label may be."""
+    return "[errors](protocol/connection.md#errors)" if metric.name == "refused" else ", ".join(metric.reasons) or "–"
 
 
 def figures_table() -> str:
     """The figures of the last bench, in one sentence how they were taken, and each with its command."""
     results = json.loads((ROOT / "bench" / "results.json").read_text())
-    machine, checks = results["machine"], results["checks"]
+    machine, details = results["machine"], results["details"]
+    checks = report.checks(details)
+    storms = len(details["storm"])
+    again = f", {checks['twice']:,} told again although long acknowledged" if "twice" in checks else ""
     taken = (
         f"Measured {results['measured_at'][:10]} by `{results['command']}`"
         f"{' (short runs)' if results['quick'] else ''} on {machine['cores']} cores ({machine['cpu']}), Python"
-        f" {machine['python']}: medians. Of {checks['kept']:,} messages answered *kept* while the server was killed,"
-        f" {checks['lost']:,} were lost.\n\n"
+        f" {machine['python']}: medians. Of {checks['kept']:,} messages answered *kept* in {storms} times some"
+        f" 1.5 s of load, each ended by kill -9, {checks['lost']:,} were lost{again}.\n\n"
     )
     rows = (
         (
             each["what"],
-            f"{each['value']:.3g} {each['unit']}{' (above its bar)' if each['value'] > each['bar'] else ''}",
-            f"{each['bar']:g}",
+            f"{each['value']:.3g} {each['unit']}"
+            f"{' (above its bar)' if each['bar'] is not None and each['value'] > each['bar'] else ''}",
+            "" if each["bar"] is None else f"{each['bar']:g}",
             "" if each["aim"] is None else f"{each['aim']:g}",
             f"`{each['command']}`",
         )

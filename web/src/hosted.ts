@@ -3,13 +3,7 @@
 import type { Engine } from "./client/api";
 import type { Methods } from "./rpc";
 
-/** What the page may ask of the engine in its worker. */
-export interface Hosted extends Engine {
-  /** Something suggests that the network is there again, or a person is looking: try at once. */
-  hurry(): void | Promise<void>;
-}
-
-export const METHODS: Methods<Hosted> = {
+export const METHODS: Methods<Engine> = {
   status: true,
   join: true,
   inspectLink: true,

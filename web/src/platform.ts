@@ -6,8 +6,9 @@
  */
 
 import { rgbaToThumbHash } from "thumbhash";
+import { same } from "./bytes";
 import type { Failure, Photo } from "./client/api";
-import { keepWords, type Words } from "./notifications";
+import { keepWords, type Note, type Words } from "./model/notifications";
 
 /** How the app can be installed here: by a button of ours, by the steps of the browser, or it is installed. */
 export type Install = "installed" | "button" | "ios" | "android" | "firefox" | "desktop";
@@ -23,8 +24,10 @@ export interface Platform {
   keepStorage(): Promise<boolean>;
   /** Bytes used, and how many there may be; null where the browser does not say. */
   storage(): Promise<{ used: number; most: number } | null>;
-  /** The hash of this build, as the server publishes it; empty where the app was not built. */
+  /** The hash of the build that runs here; empty where the app was not built. */
   build(): Promise<string>;
+  /** The hash of the build that the server gives out now; empty where it does not answer. */
+  published(): Promise<string>;
   install(): Install;
   /** Show the browser's own question; resolves whether the app was installed. */
   askToInstall(): Promise<boolean>;
@@ -42,15 +45,19 @@ export interface Platform {
   /** What a QR code in *frame* says; null if there is none. */
   readCode(frame: HTMLVideoElement | ImageBitmap): Promise<string | null>;
   askForNotifications(): Promise<NotificationPermission>;
-  /** Rejects with "no_answer" or "refused". */
-  subscribePush(key: Uint8Array): Promise<PushSubscriptionJSON>;
+  /** The subscription there is, if it was made with *key*, or another one. Rejects with "no_answer" or "refused". */
+  subscribePush(key: Uint8Array, anew: boolean): Promise<PushSubscriptionJSON>;
   unsubscribePush(): Promise<void>;
   /** What the browser has of push now: whether it can, whether a person lets it, and the subscription there is. */
   pushNow(): Promise<{ can: boolean; permission: NotificationPermission; subscription: PushSubscriptionJSON | null }>;
   /** Leave *words* for notifications that are shown while the app is closed. */
   keepWords(words: Words): Promise<void>;
-  /** Take away what a notification said of *chat*. */
-  closeNotes(chat: string): Promise<void>;
+  /** Whether a person can see the app. */
+  isVisible(): boolean;
+  /** Show *notes*, unless a person looks at another window of the app. */
+  showNotes(notes: readonly Note[]): Promise<void>;
+  /** Take away what a notification said of *chat*, or all that say something. */
+  closeNotes(chat?: string): Promise<void>;
 }
 
 const EDGE_PX_MOST = 2_048;
@@ -74,6 +81,8 @@ export class BrowserPlatform implements Platform {
   #installed = false;
   #onInstall = () => {};
   #detector: Detector | null | undefined;
+  /** Asked for with the page, where the page came from: another build may take that place later. */
+  readonly #build = hashIn("/build.json", "hash");
 
   constructor() {
     addEventListener("beforeinstallprompt", (event) => {
@@ -128,13 +137,11 @@ export class BrowserPlatform implements Platform {
   }
 
   async build(): Promise<string> {
-    try {
-      const answer = await fetch("/build.json");
-      const { hash } = (await answer.json()) as { hash?: unknown };
-      return typeof hash === "string" ? hash : "";
-    } catch {
-      return "";
-    }
+    return this.#build;
+  }
+
+  async published(): Promise<string> {
+    return hashIn("/.well-known/taube", "app");
   }
 
   install(): Install {
@@ -248,40 +255,67 @@ export class BrowserPlatform implements Platform {
     return typeof Notification === "function" ? Notification.requestPermission() : "denied";
   }
 
-  async subscribePush(key: Uint8Array): Promise<PushSubscriptionJSON> {
+  async subscribePush(key: Uint8Array, anew: boolean): Promise<PushSubscriptionJSON> {
     const asked = (async () => {
-      const worker = await navigator.serviceWorker.ready;
+      const { pushManager } = await navigator.serviceWorker.ready;
+      const before = await pushManager.getSubscription();
+      const madeWith = before?.options.applicationServerKey;
+      if (before && (anew || !madeWith || !same(new Uint8Array(madeWith), key))) await before.unsubscribe();
       const options = { userVisibleOnly: true, applicationServerKey: key.slice() };
-      return (await worker.pushManager.subscribe(options)).toJSON();
+      return (await pushManager.subscribe(options)).toJSON();
     })();
     const slow = new Promise<never>((_, reject) => setTimeout(() => reject("no_answer"), PUSH_MS_MOST));
     try {
       return await Promise.race([asked, slow]);
     } catch (error) {
-      throw error === "no_answer" ? error : "refused";
+      throw error === "no_answer" || isUnreachable(error) ? "no_answer" : "refused";
     }
   }
 
   async pushNow(): ReturnType<Platform["pushNow"]> {
-    const can = "Notification" in globalThis && "PushManager" in globalThis && "serviceWorker" in navigator;
-    if (!can) return { can, permission: "default", subscription: null };
-    const worker = await navigator.serviceWorker.getRegistration();
-    const subscription = (await worker?.pushManager?.getSubscription()) ?? null;
-    return { can, permission: Notification.permission, subscription: subscription?.toJSON() ?? null };
+    const has = "Notification" in globalThis && "PushManager" in globalThis && "serviceWorker" in navigator;
+    const worker = has ? await navigator.serviceWorker.getRegistration() : undefined;
+    if (!worker) return { can: false, permission: "default", subscription: null };
+    const subscription = await worker.pushManager.getSubscription();
+    return { can: true, permission: Notification.permission, subscription: subscription?.toJSON() ?? null };
   }
 
   async keepWords(words: Words): Promise<void> {
     await keepWords(caches, words);
   }
 
-  async closeNotes(chat: string): Promise<void> {
+  isVisible(): boolean {
+    return document.visibilityState === "visible";
+  }
+
+  async showNotes(notes: readonly Note[]): Promise<void> {
     const worker = await navigator.serviceWorker?.getRegistration();
-    for (const note of (await worker?.getNotifications({ tag: chat })) ?? []) note.close();
+    worker?.active?.postMessage({ taube: "notes", notes });
+  }
+
+  async closeNotes(chat?: string): Promise<void> {
+    const worker = await navigator.serviceWorker?.getRegistration();
+    for (const note of (await worker?.getNotifications(chat ? { tag: chat } : {})) ?? []) note.close();
   }
 
   async unsubscribePush(): Promise<void> {
     const worker = await navigator.serviceWorker?.getRegistration();
     await (await worker?.pushManager?.getSubscription())?.unsubscribe();
+  }
+}
+
+/** Whether a browser did not get through to its push service; browsers have one name for that and for "not here". */
+function isUnreachable(error: unknown): boolean {
+  return error instanceof DOMException && error.name === "AbortError" && !/denied|not available/.test(error.message);
+}
+
+/** What the JSON at *path* has under *name*, if that is text; else nothing. */
+async function hashIn(path: string, name: string): Promise<string> {
+  try {
+    const found = ((await (await fetch(path, { cache: "no-cache" })).json()) as Record<string, unknown>)[name];
+    return typeof found === "string" ? found : "";
+  } catch {
+    return "";
   }
 }
 

@@ -6,12 +6,13 @@
  * always goes to the server.
  *
  * A push says nothing but that there is something. The engine fetches and decrypts it here, and every push ends in a
- * notification, as browsers demand, unless somebody is looking at the app.
+ * notification, as browsers demand, unless somebody is looking at the app. A page that nobody looks at, and that has the
+ * connection, hands over what it received: nobody is woken for that.
  */
 
 import type { Account } from "./client/account";
 import { openEngine } from "./engine";
-import { type Note, notesOf, readWords } from "./notifications";
+import { joined, type Line, type Note, notesOf, readWords, SOMETHING } from "./model/notifications";
 import { Shell } from "./shell_cache";
 
 declare const self: ServiceWorkerGlobalScope;
@@ -23,8 +24,6 @@ declare const __VERSION__: string;
 /** A browser ends a worker that takes longer over a push. */
 const WAKE_MS = 20_000;
 const ICON = "/icon-192.png";
-/** The notification for what could not be told apart. */
-const SOMETHING = "something";
 
 const shell = new Shell({
   files: __FILES__,
@@ -50,7 +49,9 @@ self.addEventListener("fetch", (event) => {
 });
 
 self.addEventListener("message", (event) => {
-  if (event.data === "take_over") event.waitUntil(self.skipWaiting());
+  const said = event.data as "take_over" | { taube: "notes"; notes: Note[] } | null;
+  if (said === "take_over") event.waitUntil(self.skipWaiting());
+  else if (said?.taube === "notes") event.waitUntil(showUnwatched(said.notes));
 });
 
 // ---------------------------------------------------------------- waking
@@ -62,8 +63,9 @@ let waiting: Promise<void> | null = null;
 self.addEventListener("push", (event) => {
   waiting ??= underWay.then(() => {
     waiting = null;
-    underWay = wake();
-    return underWay;
+    const waking = wake();
+    underWay = waking.catch(() => {}); // one that failed, as without the permission to show anything, ends none after it
+    return waking;
   });
   event.waitUntil(waiting);
 });
@@ -82,7 +84,7 @@ async function wake(): Promise<void> {
     console.warn("woken in vain", error);
   }
   if (await isWatched()) return;
-  for (const note of notes) await show(note);
+  await showAll(notes);
   if (notes.length > 0) return;
   // Something has to be shown for every push. Where all that is new is muted, or was read elsewhere, it goes at once.
   const { title, options } = generic(words.something, words.locale, words.direction);
@@ -94,15 +96,35 @@ function generic(title: string, lang: string, dir: "ltr" | "rtl"): { title: stri
   return { title, options: { tag: SOMETHING, icon: ICON, badge: ICON, lang, dir, data: { chat: "" } } };
 }
 
-async function show(note: Note): Promise<void> {
+/** One at a time: a page and a push may tell of the same message. */
+let showing: Promise<void> = Promise.resolve();
+
+function showAll(notes: readonly Note[]): Promise<void> {
+  const shown = showing.then(async () => {
+    for (const note of notes) await show(note);
+    if (notes.length > 0) await closeNotes(SOMETHING);
+  });
+  showing = shown.catch(() => {});
+  return shown;
+}
+
+async function showUnwatched(notes: readonly Note[]): Promise<void> {
+  if (!(await isWatched())) await showAll(notes);
+}
+
+/** Show it with what its chat's notification says already; a message is told once. */
+async function show(news: Note): Promise<void> {
+  const [before] = await self.registration.getNotifications({ tag: news.chat });
+  const note = joined(news, (before?.data as { lines?: Line[] } | undefined)?.lines ?? []);
+  if (note === null) return;
   const options: NotificationOptions & { renotify?: boolean; timestamp?: number } = {
-    body: note.body,
+    body: note.lines.map(({ text }) => text).join("\n"),
     tag: note.chat,
     icon: ICON,
     badge: ICON,
     lang: note.locale,
     dir: note.direction,
-    data: { chat: note.chat },
+    data: { chat: note.chat, lines: note.lines },
     renotify: true,
     timestamp: note.atMs,
   };
@@ -146,14 +168,26 @@ async function open(place: string): Promise<void> {
   await window.focus();
 }
 
-/** The browser took another subscription: the server is told as soon as it can be. */
+/** The browser took another subscription, or gave up the one there was: the server is told as soon as it can be. */
 self.addEventListener("pushsubscriptionchange", (event) => {
   const change = event as ExtendableEvent & { newSubscription?: PushSubscription | null };
-  change.waitUntil(
-    withEngine(async (account) => {
-      const subscription = change.newSubscription ?? (await self.registration.pushManager.getSubscription());
-      await account.setPush(subscription ? subscription.toJSON() : null).catch(() => {}); // it is stored and owed
-      await account.wake(WAKE_MS);
-    }),
-  );
+  change.waitUntil(withEngine((account) => renew(account, change.newSubscription ?? null)));
 });
+
+async function renew(account: Account, given: PushSubscription | null): Promise<void> {
+  if ((await account.status()).push.state === "off") return;
+  const { pushManager } = self.registration;
+  const subscription = given ?? (await pushManager.getSubscription()) ?? (await subscribe(account));
+  if (subscription === null) return; // the page finds that, and says so
+  await account.setPush(subscription.toJSON()).catch(() => {}); // it is stored and owed
+  await account.wake(WAKE_MS);
+}
+
+async function subscribe(account: Account): Promise<PushSubscription | null> {
+  try {
+    const applicationServerKey = (await account.pushKey()).slice();
+    return await self.registration.pushManager.subscribe({ userVisibleOnly: true, applicationServerKey });
+  } catch {
+    return null;
+  }
+}

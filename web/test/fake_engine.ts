@@ -26,6 +26,8 @@ import type {
 
 export interface Scenario {
   phase: Status["phase"];
+  /** Why, where a phase has more than one reason; empty: none. */
+  failure: Failure["code"] | "";
   empty: boolean;
   push: PushState["state"];
   offline: boolean;
@@ -46,6 +48,7 @@ const PEOPLE = [
   "A very long name that does not fit on one line of any phone, whatever one does",
   "Mia",
   "Club of the friends of carrier pigeons",
+  "",
 ];
 const LINES = [
   "Are you coming tonight?",
@@ -61,6 +64,11 @@ const LINES = [
   "ok",
   "Did you hear about the pigeons on the town hall? They have moved in under the roof and nobody has the heart to send them away.",
 ];
+
+/** The id of the chat that has this place in the list of `PEOPLE`. */
+export function idOf(at: number): Hex {
+  return (0x1234567 * (at + 3)).toString(16).padStart(8, "0");
+}
 
 export class FakeEngine implements Engine {
   #handler: (event: EngineEvent) => void = () => {};
@@ -79,7 +87,7 @@ export class FakeEngine implements Engine {
     };
     this.#status = {
       phase: scenario.phase,
-      failure: null,
+      failure: scenario.failure ? failure(scenario.failure) : null,
       me: scenario.phase === "ready" || scenario.phase === "replaced" ? me : null,
       connection: {
         state: scenario.offline ? "offline" : "online",
@@ -100,8 +108,8 @@ export class FakeEngine implements Engine {
 
   #people(many: number): void {
     PEOPLE.forEach((name, at) => {
-      const id = (0x1234567 * (at + 3)).toString(16).padStart(8, "0");
-      const state: ChatState = at === 5 ? "request" : at === 8 ? "blocked" : "open";
+      const id = idOf(at);
+      const state: ChatState = at === 5 || at === 12 ? "request" : at === 8 ? "blocked" : "open";
       const chat: Chat = {
         id,
         name,
@@ -119,6 +127,7 @@ export class FakeEngine implements Engine {
         archived: at === 9,
         mutedUntilMs: at === 4 ? Number.MAX_SAFE_INTEGER : 0,
         draft: at === 1 ? "I was thinking that we could" : "",
+        draftReply: null,
         verified: at === 0,
         sameNameAs: at === 5 ? "José Luis" : "",
         messageCount: 0,
@@ -139,6 +148,21 @@ export class FakeEngine implements Engine {
       if (at === 5 || at === 4) this.#unread(chat, messages, 3);
       this.#tail(chat);
     });
+  }
+
+  /** So many messages of the other arrive, all at once. */
+  flood(id: Hex, count: number, what: string): void {
+    const chat = this.#chat(id);
+    const list = this.#messages.get(id) ?? [];
+    for (let at = 1; at <= count; at += 1) {
+      const message = this.#make(chat, (list.at(-1)?.n ?? 0) + 1, false, `${what} ${at}`, Date.now());
+      message.unread = true;
+      list.push(message);
+      chat.unread += 1;
+      chat.firstUnread ||= message.n;
+      this.#handler({ type: "message", message: { ...message } });
+    }
+    this.#tail(chat);
   }
 
   #special(chat: Chat, at: number, messages: Message[]): void {
@@ -258,6 +282,7 @@ export class FakeEngine implements Engine {
       kind: link.includes("/i#") ? ("invitation" as const) : ("contact" as const),
       server: "https://taube.example",
       name: "Nora Nightingale",
+      account: "beefbeef",
       chat: null,
     };
   }
@@ -429,7 +454,7 @@ export class FakeEngine implements Engine {
   async typing(): Promise<void> {}
 
   async accept(id: Hex): Promise<Chat> {
-    return this.#state(id, { state: "open" });
+    return this.#state(id, { state: "open", archived: false });
   }
 
   async ignore(id: Hex): Promise<Chat> {
@@ -437,11 +462,14 @@ export class FakeEngine implements Engine {
   }
 
   async block(id: Hex): Promise<Chat> {
-    return this.#state(id, { state: "blocked" });
+    const { state, archived } = this.#chat(id);
+    return this.#state(id, { state: "blocked", archived: archived || state === "request", unread: 0, firstUnread: 0 });
   }
 
-  async setChat(id: Hex, settings: ChatSettings): Promise<Chat> {
-    return this.#state(id, settings);
+  async setChat(id: Hex, { draftReply, ...settings }: ChatSettings): Promise<Chat> {
+    const { messages } = await this.messages(id, { limit: Number.MAX_SAFE_INTEGER });
+    const answered = messages.find((each) => each.id === draftReply?.id) ?? null;
+    return this.#state(id, draftReply === undefined ? settings : { ...settings, draftReply: answered });
   }
 
   async setVerified(id: Hex, verified: boolean): Promise<Chat> {
@@ -472,8 +500,9 @@ export class FakeEngine implements Engine {
     return { digits, code: `taube-safety:${digits}`, verified: this.#chat(id).verified };
   }
 
-  async compare(_id: Hex, scanned: string) {
-    return scanned.startsWith("taube-safety:") ? ("match" as const) : ("no_code" as const);
+  async compare(id: Hex, scanned: string) {
+    if (!scanned.startsWith("taube-safety:")) return "no_code" as const;
+    return scanned === (await this.safetyNumber(id)).code ? ("match" as const) : ("mismatch" as const);
   }
 
   async knows(): Promise<Fact[]> {
@@ -489,6 +518,12 @@ export class FakeEngine implements Engine {
   async deleteAccount(): Promise<void> {
     await wait(500);
     this.#status = { ...this.#status, phase: "deleted", me: null };
+  }
+
+  /** The network is there again. */
+  async hurry(): Promise<void> {
+    this.#status = { ...this.#status, connection: { ...this.#status.connection, state: "online" } };
+    this.#handler({ type: "status", status: this.#status });
   }
 
   async takeOver(): Promise<void> {

@@ -1,14 +1,14 @@
 /** What is in a text: marks, links and emoji are found, and whatever a stranger writes stays text. */
 
 import { describe, expect, it } from "vitest";
-import { emojiOnly, initials, type Piece, pieces, plain, shortened } from "../src/model/format.ts";
+import { emojiOnly, fileName, flat, initials, type Piece, pieces, plain, shortened } from "../src/model/format.ts";
 
 /** A tree on one line: `bold(a) b`. */
 function told(list: Piece[]): string {
   return list
     .map((each) => {
       if (each.kind === "text") return each.text;
-      if (each.kind === "link") return `<${each.text}→${each.href}>`;
+      if (each.kind === "link") return `<${each.text}→${each.href}${each.host && ` at ${each.host}`}>`;
       return `${each.kind}(${told(each.children)})`;
     })
     .join("");
@@ -25,6 +25,11 @@ describe("marks", () => {
     ["* not * bold", "* not * bold"],
     ["*over\nlines*", "*over\nlines*"],
     ["**", "**"],
+    ["**bold** and **more bold**!", "bold(bold) and bold(more bold)!"],
+    ["**_both_** *one **two** one*", "bold(italic(both)) bold(one bold(two) one)"],
+    ["2**3**4 ** no ** **open", "2**3**4 ** no ** **open"],
+    ["**over\nlines**", "**over\nlines**"],
+    ["`**a**`", "mono(**a**)"],
     ["*ひと*", "bold(ひと)"],
   ])("%j", (text, expected) => expect(seen(text)).toBe(expected));
 });
@@ -41,6 +46,23 @@ describe("links", () => {
     ["<b onclick=x>hi</b>", "<b onclick=x>hi</b>"],
   ])("%j", (text, expected) => expect(seen(text)).toBe(expected));
 
+  it.each([
+    ["https://\u0430pple.com/id", "xn--pple-43d.com"], // a Cyrillic letter
+    ["https://xn--pple-43d.com/id", ""],
+    ["https://münchen.example", "xn--mnchen-3ya.example"],
+    ["https://EXAMPLE.org:443/", ""],
+    ["http://example.org:8080/", ""],
+    ["https://bank.example@evil.example/", "evil.example"],
+    ["https://bank.example\u200b.evil.example/", "bank.example.evil.example"],
+    ["https://bank.example%2eevil.example/", "bank.example.evil.example"],
+    ["http://2130706433/", "127.0.0.1"],
+    ["https://bank.example\\@evil.example/", ""], // goes to bank.example
+    ["www.ｅxample.org", "www.example.org"],
+  ])("whose text does not say where they lead say it: %j", (text, host) => {
+    const [link] = pieces(text);
+    expect(link).toMatchObject({ kind: "link", host });
+  });
+
   it("end where a mark turns the direction", () => {
     expect(seen("https://example.org/\u202egnp.exe")).toBe("<https://example.org/→https://example.org/>\u202egnp.exe");
   });
@@ -53,18 +75,32 @@ it("nothing of a text is lost, whatever it is", () => {
     seed = (seed * 1_103_515_245 + 12_345) % 2 ** 31;
     return seed % most;
   };
-  const flat = (list: Piece[]): string =>
-    list.map((each) => ("text" in each ? each.text : flat(each.children))).join("");
+  const joined = (list: Piece[]): string =>
+    list.map((each) => ("text" in each ? each.text : joined(each.children))).join("");
   const letters = (text: string) => text.replace(/[*_~`\n]/g, "");
   for (let round = 0; round < 2_000; round += 1) {
     const text = Array.from({ length: next(30) }, () => signs[next(signs.length)]).join("");
-    expect(letters(flat(pieces(text)))).toBe(letters(text));
+    expect(letters(joined(pieces(text)))).toBe(letters(text));
   }
 });
 
 it("a text made to be slow is not", () => {
   const begun = performance.now();
-  for (const part of ["*a ", "_", "`", "```", "https://", "a@", "(((", "*a*", "\u0300", "www.a."]) {
+  for (const part of [
+    "*a ",
+    "**a ",
+    "**a*",
+    "**a**",
+    "_",
+    "`",
+    "```",
+    "https://",
+    "a@",
+    "(((",
+    "*a*",
+    "\u0300",
+    "www.a.",
+  ]) {
     pieces(part.repeat(Math.floor(60_000 / part.length)));
     pieces(part.repeat(Math.floor(7_900 / part.length)));
     plain(part.repeat(20_000));
@@ -98,4 +134,30 @@ it("a long text is cut at a word, and never within a sign", () => {
 
 it("a preview is one line without marks", () => {
   expect(plain("*Hello*\n_there_ `code`")).toBe("Hello there code");
+  expect(plain("**Hello** you, **and you**: 2**3**4")).toBe("Hello you, and you: 2**3**4");
+});
+
+it("few marks stay on a letter where a line is short", () => {
+  expect(flat(`Z${"\u0301".repeat(500)}oe\u0308`)).toBe(`Z${"\u0301".repeat(4)}oe\u0308`);
+  expect(plain(`a${"\u0489".repeat(3_000)}b`)).toBe(`a${"\u0489".repeat(4)}`);
+  for (const word of ["क्षत्रिय", "ឯកឧត្ដម", "בְּרֵאשִׁית", "Việt"]) expect(flat(word)).toBe(word);
+});
+
+describe("a file is saved under a name that means no harm", () => {
+  it.each([
+    ["dove.jpg", "image/jpeg", "dove.jpg"],
+    ["dove.jpg", "image/png", "dove.png"],
+    ["dove.html", "image/png", "dove.png"],
+    ["paper.pdf", "", "paper.pdf"],
+    ["../../etc/passwd", "", "passwd"],
+    ["C:\\x\\.bashrc", "", "bashrc"],
+    ["...", "", ""],
+    ["", "image/png", ""],
+    ["a\u202egpj.exe", "", "a gpj.exe"],
+    ["a\nb\u0000.txt", "", "a b.txt"],
+    ['<b>"x"|?*.txt', "", "_b__x____.txt"],
+    ["archive.tar.gz", "", "archive.tar.gz"],
+    ["x. thisisnoending", "", "x. thisisnoending"],
+    [`${"n".repeat(200)}.txt`, "", `${"n".repeat(80)}.txt`],
+  ])("%j", (claimed, type, name) => expect(fileName(claimed, type)).toBe(name));
 });

@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { type MessageFormatElement, parse, TYPE } from "@formatjs/icu-messageformat-parser";
 import { describe, expect, it } from "vitest";
 import { compile } from "../catalogues.ts";
+import { type Locale, regionOf } from "../src/model/i18n";
 
 const SRC = fileURLToPath(new URL("../src/", import.meta.url));
 const FILES = readdirSync(`${SRC}i18n`).filter((name) => name.endsWith(".json"));
@@ -13,7 +14,7 @@ const catalogue = (name: string) => JSON.parse(read(name)) as Record<string, str
 const english = catalogue("en.json");
 
 /** Prefixes whose ends are codes of the engine or of the server: the screens put the key together. */
-const MADE = /^(error|notice|state|push|push\.why|theme|safety|install|settings|list|knows\.entry)\./;
+const MADE = /^(error|notice|state|push|theme|safety|install|settings|list|knows\.entry)\./;
 
 function values(elements: MessageFormatElement[]): Set<string> {
   const found = new Set<string>();
@@ -86,6 +87,19 @@ describe("the screens", () => {
     for (const code of codes("MessageState")) expect(english).toHaveProperty([`state.${code}`]);
   });
 
+  it("have a sentence for every reason that is given for push not working, and for no other", () => {
+    const api = readFileSync(`${SRC}client/api.ts`, "utf8");
+    const codes = [...(/\bwhy: ([^;]+);/.exec(api)?.[1] ?? "").matchAll(/"(\w+)"/g)].map(([, code]) => code);
+    expect(codes.map((code) => `push.why.${code}`)).toEqual(
+      Object.keys(english).filter((key) => key.startsWith("push.why.")),
+    );
+    const engine = readFileSync(`${SRC}client/account.ts`, "utf8");
+    for (const code of codes) {
+      const given = new RegExp(`[:?,] "${code}"`); // not only compared with
+      expect(given.test(engine + sources), code).toBe(true);
+    }
+  });
+
   it("explain every entry of the ledger that is about a person", () => {
     const ledger = readFileSync(fileURLToPath(new URL("../../docs/privacy-ledger.md", import.meta.url)), "utf8");
     const entries = [...ledger.matchAll(/^\| ([a-z ]+) \|.*\| yes \|$/gm)].map(([, entry]) => entry ?? "");
@@ -95,5 +109,18 @@ describe("the screens", () => {
       expect(english).toHaveProperty([key]);
       expect(english).toHaveProperty([`${key}.why`]);
     }
+  });
+});
+
+describe("times and numbers", () => {
+  it.each([
+    ["en", ["en-GB", "en"], "en-GB"],
+    ["en", ["de-AT", "en-IN", "en-GB"], "en-IN"],
+    ["pt-BR", ["pt-PT"], "pt-PT"],
+    ["de", ["fr-FR"], "de"],
+    ["en", [], "en"],
+    ["en", ["en-US@posix"], "en"],
+  ] as [Locale, string[], string][])("in %s for %j are as in %s", (locale, preferred, region) => {
+    expect(regionOf(locale, preferred)).toBe(region);
   });
 });

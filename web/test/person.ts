@@ -5,18 +5,19 @@ import { promisify } from "node:util";
 import { PYTHON, type TestServer } from "./server";
 
 export class Person {
-  private readonly home: string;
+  readonly home: string;
 
   private constructor(
     private readonly server: TestServer,
     readonly name: string,
+    folder: string,
   ) {
-    this.home = server.home(name);
+    this.home = server.home(folder);
   }
 
-  /** Someone with an account of this server. */
-  static async join(server: TestServer, name: string): Promise<Person> {
-    const person = new Person(server, name);
+  /** Someone with an account of this server, whose home is *folder* beside it. */
+  static async join(server: TestServer, name: string, folder = name): Promise<Person> {
+    const person = new Person(server, name, folder);
     await person.run("join", await server.invite(), "--name", name);
     return person;
   }

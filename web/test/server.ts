@@ -2,7 +2,7 @@
 
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -25,10 +25,13 @@ export class TestServer {
     private readonly folder: string,
     /** The name that the server goes by over TLS; null for http on loopback. */
     readonly name: string | null,
+    private readonly hasSettings: boolean,
   ) {}
 
-  static async start(name: string | null = null): Promise<TestServer> {
-    const server = new TestServer(await mkdtemp(join(tmpdir(), "taube-web-")), name);
+  /** *settings*: what stands in its settings file, TOML. */
+  static async start(name: string | null = null, settings = ""): Promise<TestServer> {
+    const server = new TestServer(await mkdtemp(join(tmpdir(), "taube-web-")), name, settings !== "");
+    if (settings !== "") await writeFile(join(server.folder, "settings.toml"), settings);
     if (name !== null) await server.makeCertificate(name);
     await server.start();
     return server;
@@ -43,16 +46,18 @@ export class TestServer {
     return `127.0.0.1:${this.port}`;
   }
 
-  /** Start it, or start it again where it was. */
-  async start(): Promise<void> {
+  /** Start it, or start it again where it was; *program*: the folder of another version of the program. */
+  async start(program: string | null = null): Promise<void> {
     this.port ||= await freePort();
     const options = ["--data", join(this.folder, "server"), "--listen", this.address];
     if (this.name !== null) {
       options.push("--url", `https://${this.name}`, "--tls-cert", this.certificate);
       options.push("--tls-key", join(this.folder, "tls", "key.pem"));
     }
+    if (this.hasSettings) options.push("--config", join(this.folder, "settings.toml"));
     const started = spawn(PYTHON, ["-m", "taube", "serve", ...options], {
       cwd: ROOT,
+      env: program === null ? process.env : { ...process.env, PYTHONPATH: program },
       stdio: ["ignore", "pipe", "pipe"],
     });
     this.process = started;
@@ -76,6 +81,13 @@ export class TestServer {
     await ended;
   }
 
+  /** Hold it for so long: what comes meanwhile waits, and it finds that it is late. */
+  async hold(ms: number): Promise<void> {
+    this.process?.kill("SIGSTOP");
+    await new Promise((resolve) => setTimeout(resolve, ms));
+    this.process?.kill("SIGCONT");
+  }
+
   /** Stop it and remove its folder. */
   async remove(): Promise<void> {
     await this.stop();
@@ -91,6 +103,13 @@ export class TestServer {
   /** The invitation that a link carries: 16 bytes. */
   async invitation(): Promise<Uint8Array<ArrayBuffer>> {
     return decodeBase64((await this.invite()).split("#")[1] ?? "");
+  }
+
+  /** What the server holds about an account, as its operator can ask it. */
+  async knows(account: string): Promise<{ entry: string; value: string }[]> {
+    const { stdout } = await this.taube("admin", "knows", account, "--data", join(this.folder, "server"));
+    const lines = stdout.split("\n").filter((line) => line !== "");
+    return lines.map((line) => JSON.parse(line) as { entry: string; value: string });
   }
 
   /** Run the command line; for a person with `--home` and a folder that `home` named. */

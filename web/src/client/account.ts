@@ -40,7 +40,8 @@ import { READ } from "./content";
 import { parseInvitation } from "./devices";
 import { failureOf, UserError, userErrorOf } from "./errors";
 import type { DeviceLink, Network } from "./network";
-import { digitsOf, pictureOf, Snapshots, safetyCode } from "./snapshots";
+import { shownAs } from "./pictures";
+import { digitsOf, pictureOf, Snapshots, safetyCode, shownName } from "./snapshots";
 import type { Chat as ChatRow, Entry, MediaRow, Message as MessageRow, Store, Tx } from "./store";
 import { type Listener, type Locks, Sync } from "./sync";
 import { socketUrl, TransportError } from "./transport";
@@ -141,6 +142,9 @@ export class Account implements Engine {
     const account = new Account(surroundings);
     try {
       account.store = await surroundings.openStore();
+      account.store.onLost = (error) => {
+        account.lost(error).catch((bug: unknown) => surroundings.bug(bug));
+      };
       const registered = await account.store.read((tx) => tx.metaInt("registered"));
       if (registered > 0) await account.begin(live);
       else if (account.store.evicted) account.phase = "evicted";
@@ -199,9 +203,14 @@ export class Account implements Engine {
   }
 
   /** Something suggests that the network is there again, or a person is looking: try at once. */
-  hurry(): void {
+  async hurry(): Promise<void> {
     this.opened?.sync.hurry();
     if (this.opened?.sync.owner === false) this.say({ taube: "ask", id: "", asked: { method: "connect" } });
+  }
+
+  /** Whoever writes does not wait for an attempt that is due in a minute. */
+  private hurryIfOffline(): void {
+    if (this.connection().state === "offline") this.hurry();
   }
 
   /**
@@ -217,18 +226,24 @@ export class Account implements Engine {
     await sync.start();
     try {
       found.elsewhere = !sync.owner;
-      if (found.elsewhere) this.say({ taube: "ask", id: "", asked: { method: "connect" } });
+      if (found.elsewhere) {
+        this.heard = null;
+        this.say({ taube: "who" });
+        this.say({ taube: "ask", id: "", asked: { method: "connect" } });
+      }
       const arrived = async (): Promise<boolean> =>
         (await store.read((tx) => this.arrivedAfter(tx, before))).length > 0;
       found.complete = await sync.until(
         () => (sync.owner ? sync.caughtUp || sync.fatal !== null || this.waking === "enough" : arrived()),
         found.elsewhere ? Math.min(timeoutMs, ELSEWHERE_MS) : timeoutMs,
       );
+      found.complete ||= this.isCaughtUpElsewhere();
       if (sync.owner && sync.caughtUp && this.waking === "yes") {
         const sent = async (): Promise<boolean> =>
           store.read(async (tx) => {
             const dueMs = await tx.outboxDueMs();
-            return (await tx.receiptsOwed()).length === 0 && (dueMs === null || dueMs > vault.nowMs());
+            if ((await tx.receiptsOwed()).length > 0 || (await tx.metaInt("push_due")) > 0) return false;
+            return dueMs === null || dueMs > vault.nowMs();
           });
         await sync.until(sent, LAST_RECEIPTS_MS);
       }
@@ -237,6 +252,11 @@ export class Account implements Engine {
     }
     found.messages = await store.read((tx) => this.arrivedAfter(tx, before));
     return found;
+  }
+
+  /** Whether the tab that has the connection has read the mailbox to its end: what came is known there. */
+  private isCaughtUpElsewhere(): boolean {
+    return this.opened?.sync.owner === false && this.heard?.caughtUp === true;
   }
 
   private async arrivedAfter(tx: Tx, position: number): Promise<News["messages"]> {
@@ -345,21 +365,24 @@ export class Account implements Engine {
       throw error;
     }
     const own = this.surroundings.origin;
-    if (own !== null && origin !== own) throw new UserError("link_other_server", { server: origin });
+    if (own !== null && origin !== own) throw new UserError("invitation_elsewhere", { server: origin });
   }
 
   async inspectLink(link: string): Promise<LinkInfo> {
     return this.answering(async () => {
       if (link.includes("/i#")) {
         const [server] = parseInvitation(link);
-        return { kind: "invitation", server, name: "", chat: null };
+        this.checkServer(server);
+        return { kind: "invitation", server, name: "", account: null, chat: null };
       }
       const contact = parseContactLink(link);
-      const chat = this.opened && (await this.opened.store.read((tx) => tx.chatOfPeer(contact.account)));
+      const { opened } = this;
+      const chat = opened && (await opened.store.read((tx) => opened.sync.contacts.known(tx, contact)));
       return {
         kind: "contact",
         server: contact.origin,
         name: cleanName(contact.name),
+        account: hex(contact.account),
         chat: chat ? hex(chat.id) : null,
       };
     });
@@ -445,11 +468,13 @@ export class Account implements Engine {
       const { store, sync } = this.mine();
       await store.write(async (tx) => {
         const row = await chatRow(tx, chat);
-        const { name, ...rest } = settings;
-        await tx.setChatSettings(row.id, rest);
+        const { name, draftReply, ...rest } = settings;
+        const answered =
+          draftReply === undefined ? {} : { draftReplyTo: await replyBytes(tx, row, draftReply).catch(() => NO_BYTES) };
+        await tx.setChatSettings(row.id, { ...rest, ...answered });
         if (name !== undefined) {
           const shown = nameToShow(name);
-          if (shown !== row.name) {
+          if (shown !== shownName(row)) {
             await tx.renameChat(row.id, await sync.contacts.freeName(tx, shown, row.id), "person");
           }
         }
@@ -479,6 +504,7 @@ export class Account implements Engine {
       const words = sound(text);
       checkText(words);
       const { store, sync } = this.active();
+      this.hurryIfOffline();
       return store.write(async (tx) => {
         const row = await this.writable(tx, chat);
         const replyTo = await replyBytes(tx, row, reply);
@@ -504,6 +530,7 @@ export class Account implements Engine {
       }
       const data = new Uint8Array(await photo.data.arrayBuffer());
       const { store, sync, vault } = this.active();
+      this.hurryIfOffline();
       const secret = vault.random(32);
       const blob = new Uint8Array(await crypto.subtle.digest("SHA-256", secret.slice()));
       const media: MediaRow = {
@@ -523,7 +550,7 @@ export class Account implements Engine {
         const replyTo = await replyBytes(tx, row, reply);
         const id = vault.random(16);
         const nowMs = vault.nowMs();
-        await tx.putFile(blob, data, nowMs, true);
+        await tx.putFile(blob, data, nowMs, null);
         await sync.outbox.show(tx, row, id, 0, nowMs, { kind: "media", text: words, replyTo, media });
         await tx.addChore("upload", uploadSubject(row.id, id), secret, nowMs);
         return this.ownMessage(tx, row.id, id);
@@ -545,13 +572,14 @@ export class Account implements Engine {
         throw new UserError("refused", { code: "chat_not_open" });
       }
       const data = await uploads.load(row, media);
-      return new Blob([data.slice()], { type: media.mediaType });
+      return new Blob([data.slice()], { type: shownAs(data) });
     });
   }
 
   async retry(message: MessageRef): Promise<Message> {
     return this.answering(async () => {
       const { store, sync, vault } = this.active();
+      this.hurryIfOffline();
       return store.write(async (tx) => {
         const chat = await this.writable(tx, message.chat);
         const row = await messageRow(tx, message);
@@ -585,7 +613,7 @@ export class Account implements Engine {
     if (data === null) throw new UserError("file_gone");
     const secret = vault.random(32);
     const blob = new Uint8Array(await crypto.subtle.digest("SHA-256", secret.slice()));
-    await tx.putFile(blob, data, vault.nowMs(), true);
+    await tx.putFile(blob, data, vault.nowMs(), null);
     await tx.forgetFile(media.blob);
     await tx.setMedia(row.n, { blob, key: vault.random(32), state: "uploading" });
     await tx.addChore("upload", uploadSubject(chat.id, row.id), secret, vault.nowMs());
@@ -637,7 +665,7 @@ export class Account implements Engine {
         const rows = await tx.chats();
         const chats: Chat[] = [];
         for (const row of rows) {
-          const name = row.name.toLowerCase();
+          const name = shownName(row).toLowerCase();
           if (wanted.every((word) => name.includes(word))) chats.push(await snapshots.chat(tx, row));
         }
         const found = await tx.search(words, { limit: FOUND_MESSAGES, scan: SCANNED_MESSAGES });
@@ -728,6 +756,7 @@ export class Account implements Engine {
       const push = subscription === null ? null : pushOf(subscription);
       const { store, sync } = this.active();
       await store.write((tx) => sync.devices.setPush(tx, push));
+      if (!(await sync.devices.owesPush())) return this.push();
       try {
         await this.askHolder({ method: "push" });
       } catch (error) {
@@ -751,7 +780,9 @@ export class Account implements Engine {
     if (this.opened === null) return { state: "off", why: "" };
     return this.opened.store.read(async (tx): Promise<PushState> => {
       if ((await tx.metaInt("push_refused")) > 0) return { state: "broken", why: "refused_by_server" };
-      return { state: (await tx.meta("push")) === null ? "off" : "on", why: "" };
+      if ((await tx.meta("push")) === null) return { state: "off", why: "" };
+      if ((await tx.metaInt("push_gone")) > 0) return { state: "broken", why: "endpoint_gone" };
+      return { state: "on", why: "" };
     });
   }
 
@@ -812,7 +843,7 @@ export class Account implements Engine {
         await sync.devices.publishPush(await this.deviceLink());
         return null;
       case "deleteAccount":
-        if (sync.fatal === null || (await store.read((tx) => tx.metaInt("deleting"))) === 0) {
+        if (sync.fatal === null || !(await this.isDeleted())) {
           const link = await this.deviceLink();
           await store.write((tx) => tx.setMeta("deleting", 1));
           await deleteAtServer(link);
@@ -838,6 +869,17 @@ export class Account implements Engine {
     await this.forgotten();
     await store.erase();
     await this.tellStatus();
+  }
+
+  /** What is stored was taken away under us; loading the app anew finds out what is left. */
+  private async lost(error: Failure): Promise<void> {
+    if (this.closed || this.phase === "deleted") return;
+    this.phase = "unreadable";
+    this.failure = failureOf(error);
+    const { opened } = this;
+    this.opened = null;
+    await this.tellStatus();
+    await opened?.sync.stop();
   }
 
   /** The account is no more, here or at its server: nothing of it is looked at again. */
@@ -921,11 +963,17 @@ export class Account implements Engine {
     if (sync.fatal !== null) this.ended().catch((error: unknown) => this.surroundings.bug(error));
   }
 
-  /** The server knows this device no more: as was wanted, if the account was being deleted (DEV-45). */
+  /** This is the device no more: as was wanted, if the account was being deleted and is gone (DEV-45). */
   private async ended(): Promise<void> {
-    const deleting = await this.theStore().read((tx) => tx.metaInt("deleting"));
-    if (deleting > 0) await this.erase();
+    if (await this.isDeleted()) await this.erase();
     else await this.tellStatus();
+  }
+
+  /** Whether a deletion was wanted and the server has done it. Another copy that became the device is none. */
+  private async isDeleted(): Promise<boolean> {
+    const { store, sync } = this.mine();
+    if ((await store.read((tx) => tx.metaInt("deleting"))) === 0) return false;
+    return sync.devices.isAccountGone().catch(() => false);
   }
 
   /** Make events of new lines of the journal. */
@@ -961,7 +1009,8 @@ export class Account implements Engine {
   private async messageOf(tx: Tx, entry: Entry): Promise<{ message: Message; chat: ChatRow } | null> {
     const { vault, snapshots } = this.mine();
     const chat = await tx.chat(entry.chat);
-    const sender = entry.about.length > 16 ? entry.about.slice(16) : await vault.account(tx);
+    const isNamed = entry.about.length > 16 || entry.kind === "notice"; // a notice of a group is nobody's
+    const sender = isNamed ? entry.about.slice(16) : await vault.account(tx);
     const row = await tx.message(entry.chat, entry.about.slice(0, 16), sender);
     if (chat === null || row === null) return null;
     return { message: await snapshots.message(tx, row, chat), chat };

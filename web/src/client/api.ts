@@ -23,6 +23,7 @@ export type ErrorCode =
   | "link_other_server" // {server}: a link of another server
   | "link_gone" // revoked, altered, or its account deleted
   | "link_drained" // nobody can be added by it at the moment; try again later
+  | "invitation_elsewhere" // {server}: of another server than the one that this app came from
   | "invitation_unknown"
   | "invitation_used"
   | "invitation_expired"
@@ -66,7 +67,8 @@ export type NoticeCode =
   | "removed" // {name}
   | "you_removed" // this account is no longer a member
   | "old_list" // {name}: came with a device list that is out of date, perhaps a device that was taken off since
-  | "many_missing"; // more messages are missing than are asked for
+  | "many_missing" // more messages are missing than are asked for
+  | "damaged"; // a message is stored here that cannot be read; it was left as it is
 
 export type Params = Record<string, string | number>;
 
@@ -102,6 +104,7 @@ export interface Message {
   id: Hex;
   chat: Hex;
   sender: Hex;
+  /** Empty: nobody has said it yet. */
   senderName: string;
   mine: boolean;
   sentAtMs: number;
@@ -119,6 +122,7 @@ export interface Message {
 
 export interface Chat {
   id: Hex;
+  /** Empty: nobody has said it yet. */
   name: string;
   kind: "pair" | "group";
   state: ChatState;
@@ -126,6 +130,7 @@ export interface Chat {
   peer: Hex | null;
   /** What the other's profile shows: a small picture, or null. */
   photo: Blob | null;
+  /** Nothing while it is blocked. */
   unread: number;
   /** `n` of the first message that is unread; 0: none. */
   firstUnread: number;
@@ -140,6 +145,8 @@ export interface Chat {
   /** 0: not muted; Number.MAX_SAFE_INTEGER: for ever. */
   mutedUntilMs: number;
   draft: string;
+  /** What the draft answers. */
+  draftReply: Reply | null;
   /** Somebody here said that the safety number is right, and it has not changed since. */
   verified: boolean;
   /** The request is of another account that uses the name of someone known. */
@@ -152,6 +159,8 @@ export interface ChatSettings {
   archived?: boolean;
   mutedUntilMs?: number;
   draft?: string;
+  /** null, or a message that is not here: it answers nothing. */
+  draftReply?: MessageRef | null;
   name?: string;
 }
 
@@ -168,7 +177,8 @@ export interface Me {
  *
  * - none: no account here. - ready. - replaced: another copy of this profile, or another device, took over: nothing is
  * sent any more, history can be read; `takeOver` makes this the device. - deleted. - evicted: the browser threw away
- * what was stored here. - unreadable: the store is damaged, or was written by a newer version; nothing was changed.
+ * what was stored here. - unreadable: the store is damaged, was written by a newer version, or the browser keeps it
+ * from us, and nothing was changed; or there is a bug.
  */
 export interface Status {
   phase: "none" | "ready" | "replaced" | "deleted" | "evicted" | "unreadable";
@@ -193,8 +203,8 @@ export interface Connection {
 export interface PushState {
   /** unsupported: this browser cannot; install: only once installed (iOS); off; on; denied; broken: see failure. */
   state: "unsupported" | "install" | "off" | "on" | "denied" | "broken";
-  /** A code `push.<why>` of the catalogues. */
-  why: "" | "no_answer" | "refused_by_browser" | "refused_by_server" | "endpoint_gone" | "not_received";
+  /** A code `push.why.<why>` of the catalogues. */
+  why: "" | "no_answer" | "refused_by_browser" | "refused_by_server" | "endpoint_gone";
 }
 
 export interface Page {
@@ -225,6 +235,8 @@ export interface LinkInfo {
   server: string;
   /** The name that a contact link carries; may be empty. */
   name: string;
+  /** Whose contact link it is; null for an invitation. */
+  account: Hex | null;
   /** The chat that there is already with whoever gave out the link. */
   chat: Hex | null;
 }
@@ -271,7 +283,10 @@ export interface Engine {
   messages(chat: Hex, page: PageRequest): Promise<Page>;
   sendText(chat: Hex, text: string, reply: MessageRef | null): Promise<Message>;
   sendPhoto(chat: Hex, photo: Photo, caption: string, reply: MessageRef | null): Promise<Message>;
-  /** The decrypted bytes: from this device, else fetched; progress comes as `changed` events. */
+  /**
+   * The decrypted bytes: from this device, else fetched; progress comes as `changed` events. Their type is that of a
+   * picture where they are one that may be shown; all else is application/octet-stream, whatever the sender claims.
+   */
   media(message: MessageRef): Promise<Blob>;
   /** Send again what failed. */
   retry(message: MessageRef): Promise<Message>;
@@ -280,6 +295,7 @@ export interface Engine {
   accept(chat: Hex): Promise<Chat>;
   /** A stranger's request goes out of sight and is told nothing. */
   ignore(chat: Hex): Promise<Chat>;
+  /** Somebody who is blocked out of a request goes out of sight as well. */
   block(chat: Hex): Promise<Chat>;
   setChat(chat: Hex, settings: ChatSettings): Promise<Chat>;
   search(words: string): Promise<SearchResult>;
@@ -289,6 +305,8 @@ export interface Engine {
   setVerified(chat: Hex, verified: boolean): Promise<Chat>;
   knows(): Promise<Fact[]>;
   deleteAccount(): Promise<void>;
+  /** Something suggests that the network is there again, or a person is looking: try to connect at once. */
+  hurry(): Promise<void>;
   takeOver(): Promise<void>;
   /** Hand the browser's push subscription to the server; null takes it back. */
   setPush(subscription: PushSubscriptionJSON | null): Promise<PushState>;

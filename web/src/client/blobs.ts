@@ -7,6 +7,7 @@
  */
 
 import { encodeBase64, joined, same } from "../bytes";
+import { BLOB_UNKNOWN } from "../wire/errors";
 import { CHUNK_BYTES, type Core, CoreError } from "./e2e";
 import { UserError } from "./errors";
 
@@ -283,9 +284,10 @@ async function refusalOf(response: Response, bytes: number): Promise<UserError> 
   const said: unknown = await Promise.race([response.json().catch(() => null), tooLate]);
   const name = typeof said === "object" && said !== null && "name" in said ? String(said.name) : "";
   const code = /^\w{1,40}$/.test(name) ? name : `HTTP ${response.status}`;
-  if (response.status === 404) return new UserError("file_gone", { code });
+  // only the server itself can say that there is no such blob; a proxy before it says 404 while the server is away
+  if (name === BLOB_UNKNOWN.name) return new UserError("file_gone", { code });
   if (response.status === 413) return new UserError("file_too_large", { bytes, most: 0 });
-  const isPassing = [408, 429, 502, 503, 504, 507].includes(response.status);
+  const isPassing = [404, 408, 429, 502, 503, 504, 507].includes(response.status);
   return new UserError(isPassing ? "later" : "refused", { code });
 }
 

@@ -12,11 +12,19 @@ import { ADDRESS_GONE, NO_KEY_PACKAGE, RATE_LIMITED, WireError } from "../wire/e
 import { PackingError, pack, unpack } from "../wire/packing";
 import { DELIVERED, MAX_NAME_BYTES, MAX_RECEIPT_IDS, type Profile, READ } from "./content";
 import { type Devices, splitLink } from "./devices";
-import { CoreError, DEVICE_SCOPE, type GroupContext, type Joined, KIND_PAIR, SUITE_CLASSIC, SUITE_HYBRID } from "./e2e";
+import {
+  CoreError,
+  DEVICE_SCOPE,
+  type GroupContext,
+  type Joined,
+  KIND_PAIR,
+  type Member,
+  SUITE_CLASSIC,
+  SUITE_HYBRID,
+} from "./e2e";
 import { UserError } from "./errors";
 import type { Network } from "./network";
 import type { Outbox } from "./outbox";
-import { accountsOf, includes, sameAccounts } from "./rejoin";
 import type { Chat, Group, NewChat, Tx } from "./store";
 import type { Vault } from "./vault";
 
@@ -56,7 +64,7 @@ export function parseContactLink(link: string): ContactLink {
   try {
     const [origin, data] = splitLink(link, "/c#");
     const fields = unpack(data) as unknown;
-    if (origin !== "" && Array.isArray(fields) && fields.length === 4 && fields[0] === 1) {
+    if (/^https?:\/\/./.test(origin) && Array.isArray(fields) && fields.length === 4 && fields[0] === 1) {
       const [, account, address, name] = fields as unknown[];
       if (account instanceof Uint8Array && address instanceof Uint8Array && typeof name === "string") {
         if (account.length === 32 && address.length === 41) return { origin, account, address, name };
@@ -113,14 +121,17 @@ export class Contacts {
   /** The chat with whoever gave out this contact link: the one there is, or a new one. Throws UserError. */
   async add(text: string): Promise<Chat> {
     const link = parseContactLink(text);
-    const there = await this.vault.store.read(async (tx) => {
-      if (link.origin !== (await tx.metaText("origin")))
-        throw new UserError("link_other_server", { server: link.origin });
-      if (same(link.account, await tx.meta("account"))) throw new UserError("link_own");
-      return tx.chatOfPeer(link.account);
-    });
+    const there = await this.vault.store.read((tx) => this.known(tx, link));
     const chat = there ?? (await this.start(link, await this.claim(link.address)));
     return chat.state === "open" ? chat : this.accept(chat.id);
+  }
+
+  /** The chat that there is with whoever gave out *link*. Throws UserError for a link that cannot be meant. */
+  async known(tx: Tx, link: ContactLink): Promise<Chat | null> {
+    const origin = await tx.metaText("origin");
+    if (link.origin !== origin) throw new UserError("link_other_server", { server: link.origin });
+    if (same(link.account, await tx.meta("account"))) throw new UserError("link_own");
+    return tx.chatOfPeer(link.account);
   }
 
   /** A key package of the device behind *address*. Rejects with UserError, TransportError, WireError. */
@@ -152,7 +163,7 @@ export class Contacts {
       await tx.addChat({
         id,
         name: await this.freeName(tx, name || "someone"),
-        namedBy: "link",
+        namedBy: name === "" ? "nobody" : "link",
         kind: KIND_PAIR,
         state: "open",
         peer: link.account,
@@ -339,7 +350,7 @@ export class Contacts {
     if (chat.state === "open") return chat;
     const own = await this.vault.account(tx);
     await tx.setChatState(id, "open");
-    if (chat.state === "request" && chat.archived) await tx.setChatSettings(id, { archived: false, mutedUntilMs: 0 });
+    if (chat.archived) await tx.setChatSettings(id, { archived: false, mutedUntilMs: 0 });
     if (chat.state === "blocked" && chat.groupId !== null) {
       await tx.addChore("successor", id, NO_BYTES, this.vault.nowMs());
     }
@@ -370,7 +381,9 @@ export class Contacts {
   async block(id: Uint8Array): Promise<Chat> {
     return this.vault.store.write(async (tx) => {
       const nowMs = this.vault.nowMs();
-      if ((await tx.chat(id)) === null) throw new UserError("chat_unknown");
+      const chat = await tx.chat(id);
+      if (chat === null) throw new UserError("chat_unknown");
+      if (chat.state === "request") await tx.setChatSettings(id, { archived: true });
       await tx.setChatState(id, "blocked");
       for (const message of await tx.forgetOutgoingOf(id)) {
         if (await tx.setMessageState(id, message, "failed", ["queued"])) await tx.note("changed", id, message);
@@ -416,4 +429,20 @@ export class Contacts {
     if (chat === null) throw new RangeError(`no chat ${hex(id)}`);
     return chat;
   }
+}
+
+/** Each account once. */
+export function accountsOf(members: readonly Member[]): Uint8Array[] {
+  return [...new Map(members.map((member) => [hex(member.accountId), member.accountId])).values()];
+}
+
+export function includes(accounts: readonly Uint8Array[], account: Uint8Array): boolean {
+  return accounts.some((one) => same(one, account));
+}
+
+/** Whether both name the same accounts, in whatever order. */
+export function sameAccounts(one: readonly Uint8Array[], other: readonly Uint8Array[]): boolean {
+  const left = new Set(one.map(hex));
+  const right = new Set(other.map(hex));
+  return left.size === right.size && [...left].every((account) => right.has(account));
 }

@@ -7,7 +7,8 @@
  * A record is sealed by AES-256-GCM under a key that the browser does not give out, bound to its table and its key. The
  * keys of records say nothing: they are running numbers, or blinded by HMAC under a second such key. No transaction of
  * IndexedDB is open while anything is sealed or opened: a step collects its changes, seals them, and stores them in one
- * IndexedDB transaction with durability "strict". What does not open is reported and left as it is.
+ * IndexedDB transaction with durability "strict". What does not open is reported and left as it is: by an error, or, in
+ * a table that says so, by an `Unreadable` in the place of its row, so that the rest of the table can be read.
  *
  * There are two kinds of tables. A `Small` one is read whole and stays in memory while no other tab changes it. A
  * `Large` one is read by key, range and index. It does not know what any table is for; nothing else knows IndexedDB.
@@ -58,7 +59,17 @@ export interface Large<R> {
   readonly name: string;
   /** Which property of the plain part, or which of them in order, each index is over. */
   readonly indexes: Readonly<Record<string, string | readonly string[]>>;
+  /** A record that does not open is an `Unreadable` among its rows, not the end of everything that reads it. */
+  readonly keepsUnreadable?: true;
   readonly row?: R;
+}
+
+/** What stands for a record that does not open. Stored with another plain part, what is sealed in it stays as it is. */
+export class Unreadable {
+  constructor(
+    readonly plain: Plain,
+    readonly sealed: Uint8Array<ArrayBuffer>,
+  ) {}
 }
 
 /** How a large table is read: along *index* or its own keys, from one end of the range. */
@@ -123,6 +134,8 @@ export interface DatabaseOptions {
 export class Database {
   /** Called after each transaction that changed something here. */
   onCommit: () => void = () => {};
+  /** Called when the database was taken away: deleted, closed by the browser, or opened by a newer version of the app. */
+  onLost: (error: StoreError) => void = () => {};
   private readonly small = new Map<number, SmallState>();
   private readonly loading = new Map<number, Promise<Map<string, object>>>();
   private readonly blinded = new Map<string, Promise<Uint8Array<ArrayBuffer>>>();
@@ -141,7 +154,7 @@ export class Database {
   static async open(options: DatabaseOptions): Promise<Database> {
     return locked(options, "exclusive", async () => {
       let opened: Database | null = null;
-      const db = await openTables(options, (error) => opened?.lose(error));
+      const db = await openTables(options, (error) => opened?.taken(error));
       try {
         const keys = await keysOf(db, options);
         opened = new Database(options, db, keys);
@@ -251,12 +264,12 @@ export class Database {
   }
 
   /** The records of a large table with these keys; null where there is none. */
-  async recordsOf(name: string, keys: readonly Key[]): Promise<({ plain: Plain; row: object } | null)[]> {
+  async recordsOf(table: Large<object>, keys: readonly Key[]): Promise<(object | null)[]> {
     if (keys.length === 0) return [];
     this.check();
-    const tx = this.db.transaction(name, "readonly");
+    const tx = this.db.transaction(table.name, "readonly");
     const stored = await Promise.all([...keys.map((key) => tx.store.get(idbKey(key))), tx.done]);
-    return Promise.all(keys.map((key, at) => this.recordOf(name, key, stored[at] as Stored | undefined)));
+    return Promise.all(keys.map((key, at) => this.recordOf(table, key, stored[at] as Stored | undefined)));
   }
 
   /** (key, plain part, what is sealed) in order, at most *limit*. */
@@ -292,10 +305,17 @@ export class Database {
     return (await source.getAllKeys(rangeOf(scan))).map(ourKey);
   }
 
-  async recordOf(name: string, key: Key, stored: Stored | undefined): Promise<{ plain: Plain; row: object } | null> {
+  async recordOf(table: Large<object>, key: Key, stored: Stored | undefined): Promise<object | null> {
     if (stored === undefined) return null;
     const { d, ...plain } = stored;
-    return { plain, row: await this.unseal(name, key, d) };
+    try {
+      return await this.unseal(table.name, key, d);
+    } catch (error) {
+      if (table.keepsUnreadable && error instanceof StoreError && error.code === "damaged") {
+        return new Unreadable(plain, d);
+      }
+      throw error;
+    }
   }
 
   /** 16 bytes that stand for *data* in this database and say nothing to who has not its key. */
@@ -336,7 +356,8 @@ export class Database {
       sealing.push(
         (async () => {
           const at = await key;
-          const value = row === null ? null : { ...plain, d: await this.seal(name, at, row) };
+          const sealed = async (of: object) => (of instanceof Unreadable ? of.sealed : this.seal(name, at, of));
+          const value = row === null ? null : { ...plain, d: await sealed(row) };
           puts.push({ name, key: at, value });
         })(),
       );
@@ -429,6 +450,12 @@ export class Database {
 
   private check(): void {
     if (this.closedBecause !== null) throw this.closedBecause;
+  }
+
+  private taken(error: StoreError): void {
+    if (this.closedBecause !== null) return;
+    this.lose(error);
+    this.onLost(error);
   }
 
   private lose(error: StoreError): void {
@@ -550,8 +577,8 @@ export class Transaction {
     this.check();
     const changes = this.changedLarge.get(table.name)?.all;
     const stored = keys.filter((key) => !changes?.has(textOf(key)));
-    const read = await this.database.recordsOf(table.name, stored);
-    const found = new Map(stored.map((key, at) => [textOf(key), read[at]?.row ?? null]));
+    const read = await this.database.recordsOf(table, stored);
+    const found = new Map(stored.map((key, at) => [textOf(key), read[at] ?? null]));
     return keys.map((key) => {
       const change = changes?.get(textOf(key));
       return (change === undefined ? (found.get(textOf(key)) ?? null) : (change.value?.row ?? null)) as R | null;
@@ -596,7 +623,7 @@ export class Transaction {
       found.sort((one, other) => order * (compareKeys(one.at, other.at) || compareKeys(one.key, other.key)));
     }
     const opened = found.slice(0, limit).map(async ({ key, stored, row }) => {
-      const known = row ?? (await this.database.recordOf(table.name, key, stored ?? undefined))?.row;
+      const known = row ?? (await this.database.recordOf(table, key, stored ?? undefined));
       return { key, row: known as R };
     });
     return { found: await Promise.all(opened), more: found.length > limit };

@@ -10,6 +10,7 @@
 
 import { decodeBase64, NO_BYTES, same } from "../bytes";
 import {
+  ACCOUNT_UNKNOWN,
   ADDRESS_GONE,
   INVITATION_EXPIRED,
   INVITATION_UNKNOWN,
@@ -39,6 +40,10 @@ const PACKAGES = 8;
 const SPARES = 16;
 const MARK_BYTES = 16;
 const MOST_MINTED = 64;
+const PUBLISH_AGAIN_MS = 5_000;
+/** A newcomer whom the server asks to come again soon waits so often, and so long each time, before a person is told. */
+const REGISTER_WAITS = 2;
+const REGISTER_WAIT_MS = 15_000;
 const REPLACE_AFTER_MS = 30 * DAY_MS;
 const FORGET_AFTER_MS = 31 * DAY_MS;
 const SUITES = [SUITE_HYBRID, SUITE_CLASSIC] as const;
@@ -107,6 +112,10 @@ interface Wanted {
 export class Devices {
   /** Called inside the transaction in which this profile becomes a new device. */
   onNewDevice: (tx: Tx) => Promise<void> = async () => {};
+  /** The telling of the push endpoint that is under way: one at a time. */
+  private publishing: Promise<void> = Promise.resolve();
+  /** The server wants to hear nothing of it before then. */
+  private publishAfterMs = 0;
 
   constructor(
     private readonly vault: Vault,
@@ -130,8 +139,23 @@ export class Devices {
     });
   }
 
-  /** Spend the invitation. A repetition after a lost answer finds the account there and is content. */
+  /**
+   * Spend the invitation. A repetition after a lost answer finds the account there and is content. A server that is busy
+   * is given the seconds that it asks for. Source: DEV-45.
+   */
   async register(invitation: Uint8Array): Promise<void> {
+    for (let waits = 0; ; waits++) {
+      try {
+        return await this.registerOnce(invitation);
+      } catch (error) {
+        const isPassing = error instanceof WireError && error.kind.retry === Retry.LATER;
+        if (!isPassing || waits === REGISTER_WAITS || error.retryAfterMs > REGISTER_WAIT_MS) throw error;
+        await new Promise((resolve) => setTimeout(resolve, error.retryAfterMs));
+      }
+    }
+  }
+
+  private async registerOnce(invitation: Uint8Array): Promise<void> {
     const [genesis, deviceList] = certificateParts(await this.vault.certificate());
     const link = await this.network.anonymous("register");
     try {
@@ -396,11 +420,20 @@ export class Devices {
 
   // ---------------------------------------------------------------- being woken
 
-  /** Where the browser wants to be woken; null: not at all. Inside a transaction; the server hears of it afterwards. */
+  /**
+   * Where the browser wants to be woken; null: not at all. Inside a transaction; the server hears of it afterwards,
+   * unless it knows that already.
+   */
   async setPush(tx: Tx, push: Push | null): Promise<void> {
-    await tx.setMeta("push", push === null ? null : pack([push.endpoint, push.key, push.secret]));
+    const wanted = push === null ? null : pack([push.endpoint, push.key, push.secret]);
+    const before = await tx.meta("push");
+    const trouble = (await tx.metaInt("push_refused")) + (await tx.metaInt("push_gone"));
+    if (trouble === 0 && same(wanted ?? NO_BYTES, before ?? NO_BYTES)) return;
+    await tx.setMeta("push", wanted);
     await tx.setMeta("push_due", 1);
     await tx.setMeta("push_refused", null);
+    await tx.setMeta("push_gone", null);
+    await tx.note("me", NO_BYTES);
   }
 
   /** The server has to be told again; inside a transaction. */
@@ -408,24 +441,58 @@ export class Devices {
     if ((await tx.meta("push")) !== null) await tx.setMeta("push_due", 1);
   }
 
-  /** Tell the server where to wake this device, if that is owed. Source: WAK-01. */
+  /** After a login: whether the server still has what it was told; what its push service forgot is gone. Source: WAK-07. */
+  async checkPush(link: DeviceLink): Promise<void> {
+    if (link.loggedIn.wakes) return;
+    const isGone = async (tx: Tx): Promise<boolean> => {
+      const trouble =
+        (await tx.metaInt("push_due")) + (await tx.metaInt("push_refused")) + (await tx.metaInt("push_gone"));
+      return trouble === 0 && (await tx.meta("push")) !== null;
+    };
+    if (!(await this.vault.store.read(isGone))) return;
+    await this.vault.store.write(async (tx) => {
+      if (!(await isGone(tx))) return;
+      await tx.setMeta("push_gone", 1);
+      await tx.note("me", NO_BYTES);
+    });
+  }
+
+  /** Whether the server has yet to hear where to wake this device. */
+  async owesPush(): Promise<boolean> {
+    return (await this.vault.store.read((tx) => tx.metaInt("push_due"))) > 0;
+  }
+
+  /** Tell the server where to wake this device, if that is owed. Rejects with WireError to try later. Source: WAK-01. */
   async publishPush(link: DeviceLink): Promise<void> {
+    const publishing = this.publishing.then(() => this.publishOwedPush(link));
+    this.publishing = publishing.catch(() => {});
+    return publishing;
+  }
+
+  private async publishOwedPush(link: DeviceLink): Promise<void> {
     const [due, stored] = await this.vault.store.read(async (tx) => [
       await tx.metaInt("push_due"),
       await tx.meta("push"),
     ]);
-    if (due === 0) return;
+    if (due === 0 || this.vault.nowMs() < this.publishAfterMs) return;
     const { endpoint, key, secret } = unpackPush(stored) ?? { endpoint: "", key: NO_BYTES, secret: NO_BYTES };
     let refused: number | null = null;
     try {
       await link.expect("Done", (request) => ({ type: "SetPush", request, endpoint, key, secret }));
     } catch (error) {
-      if (!(error instanceof WireError) || error.kind.retry === Retry.LATER) throw error;
+      if (!(error instanceof WireError)) throw error;
+      if (error.kind.retry === Retry.LATER) {
+        this.publishAfterMs = this.vault.nowMs() + Math.max(error.retryAfterMs, PUBLISH_AGAIN_MS);
+        throw error;
+      }
       refused = 1;
     }
     await this.vault.store.write(async (tx) => {
+      if (!same((await tx.meta("push")) ?? NO_BYTES, stored ?? NO_BYTES)) return; // it changed meanwhile, and is owed anew
+      const before = await tx.metaInt("push_refused");
       await tx.setMeta("push_due", null);
       await tx.setMeta("push_refused", refused);
+      if (before !== (refused ?? 0)) await tx.note("me", NO_BYTES);
     });
   }
 
@@ -437,6 +504,17 @@ export class Devices {
     const link = await this.network.anonymous(own ? "register" : "keys");
     const found = await link.expect("Certificate", (request) => ({ type: "FetchCertificate", request, account }));
     return pack([found.genesis, found.deviceList]);
+  }
+
+  /** Whether the server says that there is no such account as ours any more. Rejects with TransportError, WireError. */
+  async isAccountGone(): Promise<boolean> {
+    try {
+      await this.fetchCertificate(await this.vault.account());
+    } catch (error) {
+      if (error instanceof WireError && error.kind === ACCOUNT_UNKNOWN) return true;
+      throw error;
+    }
+    return false;
   }
 
   // ---------------------------------------------------------------- a copied profile

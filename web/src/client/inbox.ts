@@ -11,8 +11,8 @@
  */
 
 import { encodeBase64, hex, joined as join, NO_BYTES, same } from "../bytes";
-import type { Contacts } from "./contacts";
-import { type Content, ContentError, DELIVERED, decode, type Receipt } from "./content";
+import { type Contacts, includes } from "./contacts";
+import { type Content, ContentError, DELIVERED, decode, READ, type Receipt } from "./content";
 import {
   CoreError,
   CoreTrapped,
@@ -25,7 +25,8 @@ import {
 } from "./e2e";
 import type { Gates } from "./gates";
 import type { Outbox } from "./outbox";
-import { includes, type Rejoin } from "./rejoin";
+import type { Rejoin } from "./rejoin";
+import { shownName } from "./snapshots";
 import type { Address, Chat, Group, MediaRow, MessageExtras, Tx } from "./store";
 import type { Vault } from "./vault";
 
@@ -292,10 +293,14 @@ export class Inbox {
       true,
       extras,
     );
+    if (what.type === "Text" || what.type === "Media") {
+      // also when it comes again: whoever sends it again has not heard of its receipt (CNT-11)
+      const row = isNew ? null : await tx.message(chat.id, messageId, sender);
+      await tx.oweReceipt(chat.id, messageId, row?.unread === false ? READ : DELIVERED);
+    }
     if (!isNew) return;
     await tx.touchChat(chat.id, this.vault.nowMs());
-    if (what.type === "Text" || what.type === "Media") await tx.oweReceipt(chat.id, what.messageId, DELIVERED);
-    await tx.note("message", chat.id, join(what.messageId, sender));
+    await tx.note("message", chat.id, join(messageId, sender));
   }
 
   /** How a content stands in the history. */
@@ -306,7 +311,7 @@ export class Inbox {
       case "Media":
         return { kind: "media", text: what.caption, extras: { replyTo: what.replyTo, media: mediaRow(what) } };
       case "Leave": {
-        const name = same(chat.peer, sender) ? chat.name : ((await tx.contact(sender))?.name ?? "");
+        const name = same(chat.peer, sender) ? shownName(chat) : ((await tx.contact(sender))?.name ?? "");
         return { kind: "notice", text: "", extras: { notice: { code: "left", params: { name } } } };
       }
       case "Unknown": // all of its bytes are kept: a later version may show what it is (CNT-06)

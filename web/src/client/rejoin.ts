@@ -11,7 +11,7 @@
 import { compare, hex, NO_BYTES, same } from "../bytes";
 import { Retry, WireError } from "../wire/errors";
 import { pack, unpack } from "../wire/packing";
-import type { Claimed, Contacts } from "./contacts";
+import { accountsOf, type Claimed, type Contacts, includes, sameAccounts } from "./contacts";
 import type { Devices } from "./devices";
 import {
   CoreError,
@@ -311,22 +311,6 @@ async function goesBefore(groupId: Uint8Array, predecessor: Uint8Array, current:
 function came(members: readonly Member[], before: readonly Member[]): Uint8Array[] {
   const there = new Set(before.map((member) => hex(member.accountId)));
   return accountsOf(members).filter((account) => !there.has(hex(account)));
-}
-
-/** Each account once. */
-export function accountsOf(members: readonly Member[]): Uint8Array[] {
-  return [...new Map(members.map((member) => [hex(member.accountId), member.accountId])).values()];
-}
-
-export function includes(accounts: readonly Uint8Array[], account: Uint8Array): boolean {
-  return accounts.some((one) => same(one, account));
-}
-
-/** Whether both name the same accounts, in whatever order. */
-export function sameAccounts(one: readonly Uint8Array[], other: readonly Uint8Array[]): boolean {
-  const left = new Set(one.map(hex));
-  const right = new Set(other.map(hex));
-  return left.size === right.size && [...left].every((account) => right.has(account));
 }
 
 /**

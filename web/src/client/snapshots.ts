@@ -9,6 +9,7 @@ import { hex, NO_BYTES, same } from "../bytes";
 import type { Chat, ChatState, Media, Message, MessageKind, MessageState, Reply } from "./api";
 import { skeleton } from "./contacts";
 import { KIND_PAIR } from "./e2e";
+import { PORTRAIT_PIXELS_MOST, shownAs } from "./pictures";
 import type { Chat as ChatRow, Contact, MediaRow, Message as MessageRow, Tx } from "./store";
 import type { Vault } from "./vault";
 
@@ -45,13 +46,13 @@ export class Snapshots {
     const group = row.groupId === null ? null : await tx.group(row.groupId);
     return {
       id: hex(row.id),
-      name: row.name,
+      name: shownName(row),
       kind: row.kind === KIND_PAIR ? "pair" : "group",
       state: chatState(row.state),
       peer: row.peer === null ? null : hex(row.peer),
       photo: pictureOf(contact?.photo ?? NO_BYTES),
-      unread: row.unread,
-      firstUnread: row.firstUnread,
+      unread: row.state === "blocked" ? 0 : row.unread,
+      firstUnread: row.state === "blocked" ? 0 : row.firstUnread,
       lastAtMs: row.lastAtMs,
       last: last === null ? null : await this.message(tx, last, row),
       queued: row.queued,
@@ -60,6 +61,7 @@ export class Snapshots {
       archived: row.archived,
       mutedUntilMs: row.mutedUntilMs,
       draft: row.draft,
+      draftReply: await this.draftReply(tx, row),
       verified: await this.isVerified(tx, row, contact),
       sameNameAs: await this.sameNameAs(tx, row, contact),
       messageCount: row.messageCount,
@@ -125,7 +127,7 @@ export class Snapshots {
       state: messageState(row.state),
       unread: row.unread,
       media: row.media === null ? null : this.media(row, row.media, mine),
-      reply: await this.reply(tx, row, chat),
+      reply: await this.reply(tx, row.replyTo, chat),
       notice: row.notice === null ? null : { code: row.notice.code, params: { ...row.notice.params } },
       gapCount: row.gapCount,
     };
@@ -146,10 +148,15 @@ export class Snapshots {
     };
   }
 
-  private async reply(tx: Tx, row: MessageRow, chat: ChatRow): Promise<Reply | null> {
-    if (row.replyTo.length === 0) return null;
-    const id = row.replyTo.slice(0, ID_BYTES);
-    const sender = row.replyTo.slice(ID_BYTES);
+  private async draftReply(tx: Tx, chat: ChatRow): Promise<Reply | null> {
+    const reply = await this.reply(tx, chat.draftReplyTo ?? NO_BYTES, chat);
+    return reply?.kind === "missing" ? null : reply;
+  }
+
+  private async reply(tx: Tx, replyTo: Uint8Array, chat: ChatRow): Promise<Reply | null> {
+    if (replyTo.length === 0) return null;
+    const id = replyTo.slice(0, ID_BYTES);
+    const sender = replyTo.slice(ID_BYTES);
     const mine = same(sender, await this.vault.account(tx));
     const answered = await tx.message(chat.id, id, sender);
     const text = answered === null || answered.kind === "unknown" ? "" : answered.text;
@@ -168,9 +175,14 @@ export class Snapshots {
   /** In a chat of two, the chat's own name for them: it is unique here. Empty: nobody said. */
   async nameOf(tx: Tx, sender: Uint8Array, chat: ChatRow, mine: boolean): Promise<string> {
     if (mine) return tx.metaText("name");
-    if (same(chat.peer, sender)) return chat.name;
+    if (same(chat.peer, sender)) return shownName(chat);
     return (await tx.contact(sender))?.name ?? "";
   }
+}
+
+/** A chat's name; empty while it only has the one that it was given so that it has one. */
+export function shownName(row: Pick<ChatRow, "name" | "namedBy">): string {
+  return row.namedBy === "nobody" ? "" : row.name;
 }
 
 /** Where the certificate stands that the chat's safety number was compared for. */
@@ -192,10 +204,10 @@ export function digitsOf(scanned: string): string | null {
   return digits.length === SAFETY_DIGITS && /^[0-9]+$/.test(digits) ? digits : null;
 }
 
-/** A profile's small picture. */
+/** A profile's small picture, if it is one: JPEG or WebP, and no larger than can be drawn beside each of many names. */
 export function pictureOf(photo: Uint8Array): Blob | null {
-  if (photo.length === 0) return null;
-  return new Blob([photo.slice()], { type: photo[0] === 0xff ? "image/jpeg" : "image/webp" });
+  const type = shownAs(photo, PORTRAIT_PIXELS_MOST);
+  return type === "image/jpeg" || type === "image/webp" ? new Blob([photo.slice()], { type }) : null;
 }
 
 function chatState(state: string): ChatState {

@@ -6,13 +6,26 @@
  * for the network. The methods of `Tx` are those of src/taube/client/store.py, and beside them what the screens need:
  * settings, pages, search, files. What a chat has of unread and waiting messages is counted when it changes.
  *
+ * A message whose record does not open is told as one: it keeps its place, can be counted as read, and its bytes stay.
+ *
  * It keeps rows and knows their shapes. It does not know what MLS rows contain, what a content means, or the network;
  * how rows are sealed and stored is database.ts'. Source: docs/protocol/device.md, "State".
  */
 
 import { compare, hex, same } from "../bytes";
 import type { NoticeCode, PageRequest, Params } from "./api";
-import { bytesOf, Database, type Key, type Large, type Locks, nameOf, type Small, type Transaction } from "./database";
+import {
+  bytesOf,
+  Database,
+  type Key,
+  type Large,
+  type Locks,
+  nameOf,
+  type Small,
+  type StoreError,
+  type Transaction,
+  Unreadable,
+} from "./database";
 import { browserRandom } from "./e2e";
 
 export { StoreError } from "./database";
@@ -22,13 +35,20 @@ export const DAY_MS = 86_400_000;
 export const KEEP_SENT_MS = 30 * DAY_MS;
 export const KEEP_DECIDED_MS = 45 * DAY_MS;
 export const KEEP_ASIDE_MS = 30 * DAY_MS;
+/** The longest that anything is put off: rows of the outbox, chores, gaps. */
+const MOST_OUTBOX_WAIT_MS = 3_600_000;
+const MOST_CHORE_WAIT_MS = DAY_MS;
+const MOST_GAP_WAIT_MS = 6 * 3_600_000;
 export const KEEP_JOURNAL = 5_000;
 const TRIM_JOURNAL_EVERY = 500;
 export const MAX_ASIDE_PER_SERIAL = 64;
 export const MAX_TOLD = 32;
-/** Files of other people's messages that are kept here; the one not used for longest goes first. */
+/** Of the files that the server still has, so much is kept here, too. */
 export const MAX_FILES_BYTES = 64 * 1024 * 1024;
+/** So long after it came, a file can be fetched again whenever that is; later it is kept: the server's may be gone. */
+export const LOOSE_MS = 14 * DAY_MS;
 const SCAN_AT_ONCE = 400;
+const MESSAGE_ID_BYTES = 16;
 const NONE = new Uint8Array();
 
 /** A sealed address of ours. *purpose*: spare, link, package, chat (then *chat* says whose), revoked, or dead (of a
@@ -83,6 +103,8 @@ export interface Settings {
   /** 0: not muted; Number.MAX_SAFE_INTEGER: for ever. */
   readonly mutedUntilMs: number;
   readonly draft: string;
+  /** What the draft answers, as a content says it; empty or missing: nothing. */
+  readonly draftReplyTo?: Uint8Array;
   /** The safety number that was found to be right; empty: none. It is verified while it is still the chat's. */
   readonly verifiedNumber: string;
 }
@@ -147,6 +169,14 @@ export interface Message extends MessageExtras {
   readonly text: string;
   readonly state: string;
   readonly unread: boolean;
+  /** It does not open: a notice stands for it, nobody's, with an id made up for it and the time of a neighbour. */
+  readonly damaged?: Unreadable;
+}
+
+/** The chat of a message that has a file, and the hash that it names. */
+export interface CameAs {
+  readonly chat: Uint8Array;
+  readonly hash: Uint8Array;
 }
 
 /** Messages in the order of `n`, and whether there are older and newer ones. */
@@ -306,7 +336,12 @@ interface FileLine {
   readonly n: number;
   readonly size: number;
   readonly usedMs: number;
-  readonly pinned: boolean;
+  /** The chat that it came in; without one, it is our own and stays. */
+  readonly chat?: string;
+  /** Until when it may be thrown away. */
+  readonly looseUntilMs?: number;
+  /** The hash under which its messages have it; without one, it is not sent yet. */
+  readonly hash?: string;
 }
 interface Body {
   readonly body: Uint8Array;
@@ -352,9 +387,10 @@ const TYPING: Small<Count> = { id: 22 };
 const REQUESTS: Small<Request> = { id: 23 };
 
 /** By n. Plain: n, c: the chat's number, k: blinded chat and id, u: the chat's number while it is unread. */
-const MESSAGES: Large<Message> = {
+const MESSAGES: Large<Message | Unreadable> = {
   name: "messages",
   indexes: { chat: ["c", "n"], id: "k", unread: ["u", "n"] },
+  keepsUnreadable: true,
 };
 /** By blinded scope and name. */
 const MLS: Large<MlsRow> = { name: "mls", indexes: {} };
@@ -791,12 +827,13 @@ export class Tx {
   }
 
   async messageAt(n: number): Promise<Message | null> {
-    return this.tx.record(MESSAGES, n);
+    return (await this.messagesAt([n]))[0] ?? null;
   }
 
   /** The messages with these numbers that there are, read together. */
   async messagesAt(numbers: readonly number[]): Promise<Message[]> {
-    return (await this.tx.records(MESSAGES, numbers)).filter((one) => one !== null);
+    const rows = await this.tx.records(MESSAGES, numbers);
+    return this.opened(rows.flatMap((row, at) => (row === null ? [] : [{ key: numbers[at] ?? 0, row }])));
   }
 
   /** The newest *limit*, oldest first. */
@@ -805,9 +842,15 @@ export class Tx {
   }
 
   async page(chat: Uint8Array, request: PageRequest): Promise<MessagePage> {
-    const { limit, around, after } = request;
     const number = await this.numberOf(chat);
     if (number === 0) return { messages: [], before: false, after: false };
+    const page = await this.pageOf(number, request);
+    if (page.messages.every((one) => one.damaged === undefined)) return page;
+    return { ...page, messages: timed(page.messages, (await this.chat(chat))?.lastAtMs ?? 0) };
+  }
+
+  private async pageOf(number: number, request: PageRequest): Promise<MessagePage> {
+    const { limit, around, after } = request;
     if (around !== undefined) {
       const older = await this.older(number, around, Math.floor(limit / 2));
       const newer = await this.newer(number, around, limit - Math.floor(limit / 2));
@@ -858,7 +901,7 @@ export class Tx {
     // numbers run on without holes to speak of, and a range is read faster than a cursor walks
     const from = Math.max(1, before - limit);
     const found = await this.tx.scan(MESSAGES, { from, to: before - 1 });
-    return { messages: found.map(({ row }) => row).reverse(), next: from };
+    return { messages: (await this.opened(found)).reverse(), next: from };
   }
 
   /** Oldest first; null: of all chats. */
@@ -935,10 +978,44 @@ export class Tx {
 
   private async messagesWithId(chat: Uint8Array, message: Uint8Array): Promise<Message[]> {
     const tag = await this.tx.blind(chat, message);
-    return (await this.tx.scan(MESSAGES, { index: "id", from: tag, to: tag })).map(({ row }) => row);
+    return this.opened(await this.tx.scan(MESSAGES, { index: "id", from: tag, to: tag }));
+  }
+
+  /** What was read, with a notice in the place of each that does not open. */
+  private async opened(found: readonly { key: Key; row: Message | Unreadable }[]): Promise<Message[]> {
+    const messages: Message[] = [];
+    for (const { key, row } of found) {
+      messages.push(row instanceof Unreadable ? await this.standIn(Number(key), row) : row);
+    }
+    return messages;
+  }
+
+  private async standIn(n: number, damaged: Unreadable): Promise<Message> {
+    const { c, u } = damaged.plain;
+    const id = new Uint8Array(MESSAGE_ID_BYTES);
+    new DataView(id.buffer).setFloat64(MESSAGE_ID_BYTES - 8, n);
+    const chat = [...(await this.tx.rows(NUMBERS))].find(([, number]) => number.n === c)?.[0] ?? "";
+    const nobody = { sender: NONE, sequence: 0, sentAtMs: 0, text: "", replyTo: NONE, media: null, gapCount: 0 };
+    return {
+      ...nobody,
+      n,
+      id,
+      chat: bytesOf(chat),
+      kind: "notice",
+      state: "received",
+      unread: u !== undefined,
+      notice: { code: "damaged", params: {} },
+      damaged,
+    };
   }
 
   private async setMessage(message: Message): Promise<void> {
+    if (message.damaged !== undefined) {
+      const { u: _, ...rest } = message.damaged.plain;
+      const plain = message.unread && rest.c !== undefined ? { ...rest, u: rest.c } : rest;
+      this.tx.setRecord(MESSAGES, message.n, new Unreadable(plain, message.damaged.sealed), plain);
+      return;
+    }
     const c = await this.takeNumber(message.chat);
     const k = await this.tx.blind(message.chat, message.id);
     const plain = { n: message.n, c, k };
@@ -947,22 +1024,21 @@ export class Tx {
 
   private async unreadOf(chat: Uint8Array, limit: number): Promise<Message[]> {
     const u = await this.numberOf(chat);
-    const found = await this.tx.scan(MESSAGES, { index: "unread", from: [u, 0], to: [u, END], limit });
-    return found.map(({ row }) => row);
+    return this.opened(await this.tx.scan(MESSAGES, { index: "unread", from: [u, 0], to: [u, END], limit }));
   }
 
   /** The newest *limit* below *n*, oldest first, and whether there are more. */
   private async older(number: number, n: number, limit: number): Promise<{ messages: Message[]; more: boolean }> {
     const range = { index: "chat", from: [number, 0], to: [number, n - 1], newestFirst: true };
     const { found, more } = await this.tx.part(MESSAGES, { ...range, limit });
-    return { messages: found.map(({ row }) => row).reverse(), more };
+    return { messages: (await this.opened(found)).reverse(), more };
   }
 
   /** The oldest *limit* from *n* on, oldest first, and whether there are more. */
   private async newer(number: number, n: number, limit: number): Promise<{ messages: Message[]; more: boolean }> {
     const range = { index: "chat", from: [number, n], to: [number, END] };
     const { found, more } = await this.tx.part(MESSAGES, { ...range, limit });
-    return { messages: found.map(({ row }) => row), more };
+    return { messages: await this.opened(found), more };
   }
 
   // -------------------------------------------------------------- gaps
@@ -1048,9 +1124,20 @@ export class Tx {
     return (await this.tx.rows(OUTBOX)).size;
   }
 
-  /** When the next row is due. */
+  /** When the next row is due; one of a chat not before those that were written before it. */
   async outboxDueMs(): Promise<number | null> {
-    return least((await this.where(OUTBOX, () => true)).map((one) => one.dueMs));
+    const times: number[] = [];
+    const firsts = new Map<string, Outgoing>();
+    for (const row of (await this.tx.rows(OUTBOX)).values()) {
+      if (row.chat === null) {
+        times.push(row.dueMs);
+        continue;
+      }
+      const chat = hex(row.chat);
+      const first = firsts.get(chat);
+      if (first === undefined || row.n < first.n) firsts.set(chat, row);
+    }
+    return least([...times, ...[...firsts.values()].map((row) => row.dueMs)]);
   }
 
   async postponeOutgoing(n: number, dueMs: number): Promise<void> {
@@ -1292,6 +1379,19 @@ export class Tx {
 
   // -------------------------------------------------------------- housekeeping
 
+  /** What is due later than anything may wait was put off under another clock, which has been set back: it is due now. */
+  async hurryMisdated(nowMs: number): Promise<void> {
+    for (const { n } of await this.where(OUTBOX, (one) => one.dueMs > nowMs + MOST_OUTBOX_WAIT_MS)) {
+      await this.postponeOutgoing(n, nowMs);
+    }
+    for (const { n, payload, tries } of await this.where(CHORES, (one) => one.dueMs > nowMs + MOST_CHORE_WAIT_MS)) {
+      await this.setChore(n, payload, nowMs, tries);
+    }
+    for (const one of await this.where(GAPS, ({ askMs }) => askMs > nowMs + MOST_GAP_WAIT_MS)) {
+      await this.postponeGap(one.chat, one.device, one.sequence, nowMs);
+    }
+  }
+
   /** Forget what has served its time. */
   async expire(nowMs: number): Promise<void> {
     for (const { n } of await this.where(NUMBERS, () => true)) await this.expireSent(n, nowMs - KEEP_SENT_MS);
@@ -1321,27 +1421,27 @@ export class Tx {
 
   // -------------------------------------------------------------- files
 
-  /** The decrypted bytes of a file, if they are here; it counts as used. */
-  async file(blob: Uint8Array): Promise<Uint8Array | null> {
+  /** The decrypted bytes of a file, if they are here, and of that *hash*; it counts as used. Source: CNT-41. */
+  async file(blob: Uint8Array, hash: Uint8Array | null = null): Promise<Uint8Array | null> {
     const line = await this.tx.row(FILES, hex(blob));
-    if (line === null) return null;
+    if (line === null || (hash !== null && line.hash !== undefined && line.hash !== hex(hash))) return null;
     this.used.set(hex(blob), Date.now());
     return (await this.tx.record(FILE_BODIES, line.n))?.body ?? null;
   }
 
-  /** Keep a file. *pinned*: not to be thrown away for others, because it is not sent yet. */
-  async putFile(blob: Uint8Array, data: Uint8Array, nowMs: number, pinned: boolean): Promise<void> {
+  /** Keep a file: our own, or one that came. */
+  async putFile(blob: Uint8Array, data: Uint8Array, nowMs: number, came: CameAs | null): Promise<void> {
     await this.forgetFile(blob);
     const n = this.tx.take("files");
-    await this.tx.setRow(FILES, hex(blob), { n, size: data.length, usedMs: nowMs, pinned });
+    const loose = came && { chat: hex(came.chat), looseUntilMs: nowMs + LOOSE_MS, hash: hex(came.hash) };
+    await this.tx.setRow(FILES, hex(blob), { n, size: data.length, usedMs: nowMs, ...loose });
     this.tx.setRecord(FILE_BODIES, n, { body: data });
-    await this.makeRoom();
+    await this.makeRoom(nowMs);
   }
 
-  /** It was sent: it may go when there is no more room. */
-  async unpinFile(blob: Uint8Array): Promise<void> {
-    await this.change(FILES, hex(blob), (one) => ({ ...one, pinned: false }));
-    await this.makeRoom();
+  /** Our own was sealed for its message. */
+  async setFileHash(blob: Uint8Array, hash: Uint8Array): Promise<void> {
+    await this.change(FILES, hex(blob), (one) => ({ ...one, hash: hex(hash) }));
   }
 
   async forgetFile(blob: Uint8Array): Promise<void> {
@@ -1351,18 +1451,30 @@ export class Tx {
     this.tx.setRecord(FILE_BODIES, line.n, null);
   }
 
-  /** Throw away the files that were not used for longest until the rest fits; they can be fetched again. */
-  private async makeRoom(): Promise<void> {
-    const files = [...(await this.tx.rows(FILES))].map(([name, line]) => ({
-      name,
-      ...line,
-      usedMs: Math.max(line.usedMs, this.used.get(name) ?? 0),
-    }));
-    let size = files.reduce((sum, one) => sum + one.size, 0);
-    for (const one of files.filter(({ pinned }) => !pinned).sort((a, b) => a.usedMs - b.usedMs || a.n - b.n)) {
-      if (size <= this.mostFilesBytes) return;
-      await this.forgetFile(bytesOf(one.name));
-      size -= one.size;
+  /**
+   * Throw away files until the rest fits, of those that can be fetched again: of the chat that has most, what was not
+   * used for longest. So no chat drives out what came in another.
+   */
+  private async makeRoom(nowMs: number): Promise<void> {
+    const chats = new Map<string, { size: number; files: (FileLine & { name: string })[] }>();
+    let size = 0;
+    for (const [name, line] of await this.tx.rows(FILES)) {
+      if (line.chat === undefined || (line.looseUntilMs ?? 0) <= nowMs) continue;
+      const chat = chats.get(line.chat) ?? { size: 0, files: [] };
+      chat.files.push({ ...line, name, usedMs: Math.max(line.usedMs, this.used.get(name) ?? 0) });
+      chat.size += line.size;
+      size += line.size;
+      chats.set(line.chat, chat);
+    }
+    if (size <= this.mostFilesBytes) return;
+    for (const { files } of chats.values()) files.sort((a, b) => b.usedMs - a.usedMs || b.n - a.n);
+    while (size > this.mostFilesBytes) {
+      const most = [...chats.values()].reduce((one, other) => (other.size > one.size ? other : one));
+      const gone = most.files.pop();
+      if (gone === undefined) return;
+      await this.forgetFile(bytesOf(gone.name));
+      most.size -= gone.size;
+      size -= gone.size;
     }
   }
 
@@ -1404,6 +1516,16 @@ function choreName(kind: string, subject: Uint8Array): string {
   return `${kind}.${hex(subject)}`;
 }
 
+/** Those that do not open at the time of the message before, else after, else at *otherwiseMs*. */
+function timed(messages: readonly Message[], otherwiseMs: number): Message[] {
+  let lastMs = messages.find((one) => one.damaged === undefined)?.sentAtMs ?? otherwiseMs;
+  return messages.map((one) => {
+    if (one.damaged !== undefined) return { ...one, sentAtMs: lastMs };
+    lastMs = one.sentAtMs;
+    return one;
+  });
+}
+
 function isFound(message: Message, words: readonly string[]): boolean {
   if (message.kind !== "text" && message.kind !== "media") return false;
   const text = fold(message.text);
@@ -1434,6 +1556,8 @@ export interface StoreOptions {
 
 /** The open database, for one worker. */
 export class Store {
+  /** Called when the database was taken away under us; nothing can be read or written any more. */
+  onLost: (error: StoreError) => void = () => {};
   private readonly callbacks = new Set<(mine: boolean) => void>();
   private readonly channel: BroadcastChannel;
   /** When files were used, as far as no transaction has stored it. */
@@ -1455,6 +1579,7 @@ export class Store {
       this.channel.postMessage({ type: "commit" });
       this.tell(true);
     };
+    database.onLost = (error) => this.onLost(error);
   }
 
   /** The database of this browser, made if there is none. Throws StoreError "newer", "damaged" or "storage", and has

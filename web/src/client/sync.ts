@@ -15,7 +15,7 @@
 import { hex, NO_BYTES, same } from "../bytes";
 import { REPLACED, Retry, TaubeError, WireError } from "../wire/errors";
 import type { Event, Welcome } from "../wire/messages";
-import { Contacts } from "./contacts";
+import { Contacts, includes } from "./contacts";
 import { Devices } from "./devices";
 import { CoreError, DEVICE_SCOPE, PACKAGES_SCOPE } from "./e2e";
 import { DeviceReplaced, isFailure, UserError } from "./errors";
@@ -23,7 +23,7 @@ import { Gates, type Wanted } from "./gates";
 import { type Delivery, Inbox } from "./inbox";
 import type { DeviceLink, Network } from "./network";
 import { Outbox } from "./outbox";
-import { includes, Rejoin } from "./rejoin";
+import { Rejoin } from "./rejoin";
 import { type Chore, DAY_MS, type Entry, type Group, type Tx } from "./store";
 import { BackOff, TransportError } from "./transport";
 import type { Uploads } from "./uploads";
@@ -143,16 +143,23 @@ export class Sync {
     }
     try {
       await this.devices.checkContinuity(link);
+      await this.dropDeletion();
       await this.greet(link.welcome);
       await this.reclaim();
       await this.devices.upkeep(link);
-      await this.devices.publishPush(link);
+      await this.devices.checkPush(link);
     } catch (error) {
       await link.close();
       throw error;
     }
     this.link = link;
     return link;
+  }
+
+  /** What the server was asked to delete and still knows was not deleted: a person who wants that asks anew (DEV-45). */
+  private async dropDeletion(): Promise<void> {
+    const isWanted = await this.store.read((tx) => tx.metaInt("deleting"));
+    if (isWanted) await this.store.write((tx) => tx.setMeta("deleting", null));
   }
 
   private async login(): Promise<DeviceLink> {
@@ -184,6 +191,7 @@ export class Sync {
         const chat = await tx.chat(id);
         if (chat !== null && chat.groupId !== null) await tx.addChore("walk", chat.groupId, NO_BYTES, nowMs);
       }
+      await tx.hurryMisdated(nowMs);
       await tx.expire(nowMs);
     });
     this.caughtUp = true;
@@ -232,7 +240,8 @@ export class Sync {
   private async settle(groupId: Uint8Array): Promise<void> {
     const key = hex(groupId);
     const { dueMs, tries } = this.refusedClaims.get(key) ?? { dueMs: 0, tries: 0 };
-    if (this.vault.nowMs() < dueMs) return;
+    const leftMs = dueMs - this.vault.nowMs();
+    if (leftMs > 0 && leftMs <= CHORE_RETRY_MOST_MS) return; // a clock may have been set back
     try {
       await this.gates.settle(groupId);
       this.refusedClaims.delete(key);
@@ -560,6 +569,7 @@ export class Sync {
         if (!this.mustWait() && this.link !== null) {
           await this.keepSynced();
           await this.doChores();
+          if (this.link !== null) await this.devices.publishPush(this.link);
           backOff.succeeded();
           pauseMs = this.untilMs(await this.store.read((tx) => this.nextChoreMs(tx)));
         }

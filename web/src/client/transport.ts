@@ -207,6 +207,21 @@ export class Link {
     cancel();
   }
 
+  /** Something suggests that the network is another one now: a silent link ends at once if nothing waits on it, and soon
+   * if nothing is answered. */
+  async check(): Promise<void> {
+    if (this.lost !== null || this.nowMs() - this.heardAtMs < CHECK_AFTER_MS) return;
+    if (this.pending.size === 0) {
+      this.lose(new ConnectionLost(`the connection to ${this.origin} may be dead`));
+      return;
+    }
+    const { heardAtMs } = this;
+    await new Promise<void>((resolve) => this.after(CHECK_TIMEOUT_MS, resolve));
+    if (this.pending.size > 0 && this.heardAtMs === heardAtMs) {
+      this.lose(new DeadlineMissed(`${this.origin} did not answer in time`));
+    }
+  }
+
   // -- called by Transport
 
   async open(socket: Socket, timeoutMs: number): Promise<void> {
@@ -381,7 +396,7 @@ export class DeviceLink extends Link {
   }
 
   /** Something suggests that the network is another one now: a link that does not answer soon is lost. */
-  async check(): Promise<void> {
+  override async check(): Promise<void> {
     if (this.nowMs() - this.heardAtMs >= CHECK_AFTER_MS) await this.probe(CHECK_TIMEOUT_MS);
   }
 
@@ -521,10 +536,12 @@ export class Transport {
     return link;
   }
 
-  /** Something suggests that the network is there again, or another one (`online`, a page that is seen again): device
-   * links that are dead are found out now instead of in a minute. */
+  /** Something suggests that the network is there again, or another one (`online`, a page that is seen again): links that
+   * are dead are found out now instead of in a minute. */
   async check(): Promise<void> {
-    await Promise.all([...this.devices].map((link) => link.check()));
+    const anonymous = [...this.links.values()].map((link) => link.catch(() => null));
+    const checks = [...this.devices].map((link) => link.check());
+    await Promise.all([...checks, ...anonymous.map(async (link) => (await link)?.check())]);
   }
 
   /** End every link. Idempotent. */

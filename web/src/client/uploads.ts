@@ -111,7 +111,7 @@ export class Uploads {
     const { message } = found;
     const { blob, key, hash, size, mediaType, width, height, thumbhash, name } = media;
     await tx.setMedia(message.n, { hash, state: "here" });
-    await tx.unpinFile(blob);
+    await tx.setFileHash(blob, hash);
     const what = { blob, key, hash, size, mediaType, width, height, thumbhash, name };
     await this.outbox().queue(
       tx,
@@ -130,7 +130,7 @@ export class Uploads {
     await tx.note("changed", message.chat, message.id);
   }
 
-  /** Later, if waiting may help; else the message failed, and can be tried again by hand. */
+  /** Later, if waiting may help; else the message failed, and can be tried again by hand: its file is here still. */
   private async failed(tx: Tx, chore: Chore, error: UserError): Promise<void> {
     if (error.retry) {
       const waitMs = Math.min(RETRY_MS * 2 ** Math.min(chore.tries, 12), RETRY_MOST_MS);
@@ -142,7 +142,7 @@ export class Uploads {
     await tx.forgetChore("upload", chore.subject);
     const found = await this.find(tx, chore);
     if (found === null) return;
-    await tx.setMedia(found.message.n, { state: "failed" });
+    await tx.setMedia(found.message.n, { state: found.data === null ? "gone" : "here" });
     await tx.setMessageState(found.message.chat, found.message.id, "failed", ["queued"]);
     await tx.note("changed", found.message.chat, found.message.id);
   }
@@ -151,9 +151,9 @@ export class Uploads {
 
   /** The file of a message: from the store, else from the server. Rejects with UserError. */
   async load(message: Message, media: MediaRow): Promise<Uint8Array> {
-    const here = await this.vault.store.read((tx) => tx.file(media.blob));
+    const here = await this.vault.store.read((tx) => tx.file(media.blob, media.hash));
     if (here !== null) return here;
-    const key = hex(media.blob);
+    const key = [media.blob, media.hash, media.key].map(hex).join();
     const under = this.loading.get(key);
     if (under !== undefined) return under;
     const task = this.fetch(message, media).finally(() => this.loading.delete(key));
@@ -179,14 +179,15 @@ export class Uploads {
   private async became(message: Message, state: MediaRow["state"], data: Uint8Array | null = null): Promise<void> {
     await this.vault.store.write(async (tx) => {
       if (data !== null && message.media !== null) {
-        await tx.putFile(message.media.blob, data, this.vault.nowMs(), false);
+        const { blob, hash } = message.media;
+        await tx.putFile(blob, data, this.vault.nowMs(), { chat: message.chat, hash });
       }
       await tx.setMedia(message.n, { state });
       await tx.note("changed", message.chat, joined(message.id, message.sender));
     });
   }
 
-  /** Tell of the progress of *move*. */
+  /** Tell of the progress of *move*, and once more when it is under way no longer, whatever came of it. */
   private async moving<T>(message: Message, move: (progress: (part: number) => void) => Promise<T>): Promise<T> {
     const key = keyOf(message);
     const tell = (part: number): void => {
@@ -198,6 +199,7 @@ export class Uploads {
       return await move(tell);
     } finally {
       this.parts.delete(key);
+      this.onProgress(message);
     }
   }
 }

@@ -11,7 +11,7 @@
  * Source: docs/protocol/device.md, DEV-01.
  */
 
-import { hex, same, unhex } from "../bytes";
+import { hex, joined, same, unhex } from "../bytes";
 import type { NoticeCode, Params } from "./api";
 import { ACCOUNT_SCOPE, type Core, DEVICE_SCOPE, type Known, type Member, PACKAGES_SCOPE } from "./e2e";
 import type { Store, Tx } from "./store";
@@ -179,7 +179,7 @@ export class Vault {
     const id = this.random(16);
     const notice = { code, params };
     await tx.addMessage(chat, id, sender, 0, this.nowMs(), "notice", "", "received", true, { notice });
-    await tx.note("notice", chat, id, code);
+    await tx.note("notice", chat, joined(id, sender), code);
   }
 
   // ---------------------------------------------------------------- certificates

@@ -12,8 +12,8 @@ import type {
   Connection,
   Engine,
   EngineEvent,
-  Failure,
   Hex,
+  Message,
   PushState,
   SearchResult,
   Status,
@@ -21,6 +21,7 @@ import type {
 import type { Platform } from "../platform";
 import { Conversation } from "./conversation";
 import { choose, direction, LOCALES, type Locale, locale, setLocale, t } from "./i18n";
+import { NO_WORDS, notesOf, type Words } from "./notifications";
 
 /** The engine, and how one is told of what happens in it. */
 export interface EngineHandle {
@@ -32,6 +33,8 @@ export type Theme = "system" | "light" | "dark";
 export const TEXT_SIZES = [100, 125, 150, 175, 200] as const;
 const TYPING_MS = 10_000;
 const CONVERSATIONS_MOST = 6;
+/** How long notifications of a page that nobody sees wait for more. */
+const NEWS_MS = 200;
 
 export class App {
   readonly engine: Engine;
@@ -47,19 +50,33 @@ export class App {
   readonly closed: Signal<ReadonlySet<string>>;
   /** Takes over the new build that waits on the device; null while there is none. */
   readonly update: Signal<(() => void) | null> = signal(null);
-  /** Why push could not be turned on here, before the server was asked. */
-  readonly pushProblem = signal<PushState["why"]>("");
   /** A page that a person asked for, over what the status alone would show. */
   readonly shown: Signal<"" | "replaced" | "history" | "welcome"> = signal("");
-  /** The link that the app was opened with, until it is used; it outlives a visit, for it may need an account first. */
+  /** The contact link that the app was opened with, until it is used; it outlives a visit, for it may need an account
+   * first. */
   readonly openedLink: Signal<string>;
+  /** The invitation that the app was opened with, until there is an account: the page may be gone before. */
+  readonly invitation: Signal<string>;
   readonly listed: ReadonlySignal<Chat[]>;
   readonly archived: ReadonlySignal<Chat[]>;
   readonly requests: ReadonlySignal<Chat[]>;
+  readonly aside: ReadonlySignal<Chat[]>;
   readonly unread: ReadonlySignal<number>;
 
   #conversations = new Map<Hex, Conversation>();
   #typingEnds = new Map<Hex, () => void>();
+  #words: Words = NO_WORDS;
+  /** What waits to be told by notifications. */
+  #news: { chat: Hex; message: Message }[] = [];
+  /** What the engine says of push. */
+  #enginePush: PushState = { state: "off", why: "" };
+  /** What the browser says of it, where that counts for more; null: nothing. */
+  #browserPush: PushState | null = null;
+  /** Whether a lost subscription was replaced by this page; once is enough. */
+  #renewed = false;
+  /** The endpoint that the engine was given last. */
+  #given = "";
+  #checking: Promise<void> = Promise.resolve();
 
   constructor(handle: EngineHandle, platform: Platform) {
     this.engine = handle.engine;
@@ -70,10 +87,12 @@ export class App {
     this.textSize = signal(TEXT_SIZES.find((each) => each === size) ?? 100);
     this.closed = signal(new Set((platform.remembered("closed") ?? "").split(" ").filter(Boolean)));
     this.openedLink = signal(platform.remembered("link") ?? "");
+    this.invitation = signal(platform.remembered("invitation") ?? "");
     const sorted = computed(() => [...this.chats.value.values()].sort(byTime));
     this.listed = computed(() => sorted.value.filter((each) => each.state !== "request" && !each.archived));
-    this.archived = computed(() => sorted.value.filter((each) => each.state !== "request" && each.archived));
+    this.archived = computed(() => sorted.value.filter((each) => each.state === "open" && each.archived));
     this.requests = computed(() => sorted.value.filter((each) => each.state === "request" && !each.archived));
+    this.aside = computed(() => sorted.value.filter(isAside));
     this.unread = computed(() => sorted.value.reduce((sum, each) => sum + (each.archived ? 0 : each.unread), 0));
     handle.listen((event) => this.#on(event));
   }
@@ -81,37 +100,120 @@ export class App {
   /** Choose the language, ask the engine where the account stands, and read the chats. */
   async start(): Promise<void> {
     const chosen = this.platform.remembered("locale");
-    const wanted = chosen && chosen in LOCALES ? (chosen as Locale) : choose(this.platform.languages());
-    const words = setLocale(wanted).then((done) => done || setLocale("en"));
+    const languages = this.platform.languages();
+    const wanted = chosen && chosen in LOCALES ? (chosen as Locale) : choose(languages);
+    const words = setLocale(wanted, languages).then((done) => done || setLocale("en", languages));
     const [status] = await Promise.all([this.engine.status(), words]);
-    this.status.value = status;
-    if (hasAccount(status)) await this.refresh();
+    this.#heard(status);
+    if (hasAccount(status)) {
+      this.keepInvitation("");
+      await this.refresh();
+    }
     this.#keepWords();
   }
 
   /** The engine began anew: what it tells from now on starts from what it has stored. */
   async restarted(): Promise<void> {
-    this.status.value = await this.engine.status();
-    if (hasAccount(this.status.value)) await this.refresh();
+    const status = await this.engine.status();
+    this.#heard(status);
+    if (hasAccount(status)) await this.#readAgain();
+  }
+
+  /** More has happened than was told. */
+  async #readAgain(): Promise<void> {
+    await this.refresh();
     for (const conversation of this.#conversations.values()) conversation.reload().catch(() => {});
   }
 
-  /** What the browser says of push, against what the engine believes: a person may have taken the permission back, a
-   * browser may have forgotten its subscription or taken another. */
+  /**
+   * What the browser says of push, against what the engine believes: a person may have taken the permission back, a
+   * browser may have forgotten its subscription or taken another. One that is gone is replaced.
+   */
   async checkPush(): Promise<void> {
-    const status = this.status.value;
+    const checking = this.#checking.then(() => this.#checkPush());
+    this.#checking = checking.catch(() => {});
+    return checking;
+  }
+
+  async #checkPush(): Promise<void> {
+    const status = this.status.peek();
     if (!status || !hasAccount(status)) return;
-    const now = await this.platform.pushNow();
-    const isOn = status.push.state === "on" || status.push.state === "broken";
-    if (!now.can) this.#push({ state: this.platform.install() === "ios" ? "install" : "unsupported", why: "" });
-    else if (now.permission === "denied") this.#push({ state: "denied", why: "" });
-    else if (isOn && (now.permission !== "granted" || !now.subscription))
-      this.#push({ state: "broken", why: "endpoint_gone" });
-    else if (isOn && now.subscription) this.#push(await this.engine.setPush(now.subscription));
+    const { can, permission, subscription } = await this.platform.pushNow();
+    if (!can) return this.#browserSays(this.platform.install() === "ios" ? "install" : "unsupported");
+    if (permission === "denied") return this.#browserSays("denied");
+    if (this.#enginePush.state === "off") return this.#browserSays(null);
+    if (subscription && this.#enginePush.why !== "endpoint_gone") {
+      this.#browserSays(null);
+      await this.#give(subscription);
+    } else if (permission !== "granted") {
+      this.#browserSays("broken", "endpoint_gone");
+    } else if (!this.#renewed) {
+      await this.#subscribe(true);
+      this.#renewed = true;
+    } else if (this.#browserPush?.state !== "broken") {
+      this.#browserSays("broken", "endpoint_gone");
+    }
+  }
+
+  /** Ask the browser for a subscription, and hand it to the engine. Rejects with a failure of the engine. */
+  async #subscribe(anew: boolean): Promise<void> {
+    const key = await this.engine.pushKey();
+    let subscription: PushSubscriptionJSON;
+    try {
+      subscription = await this.platform.subscribePush(key, anew);
+    } catch (error) {
+      this.#browserSays("broken", error === "no_answer" ? "no_answer" : "refused_by_browser");
+      return;
+    }
+    this.#given = "";
+    await this.#give(subscription);
+    this.#browserSays(null);
+  }
+
+  async #give(subscription: PushSubscriptionJSON): Promise<void> {
+    const endpoint = subscription.endpoint ?? "";
+    if (endpoint === this.#given) return;
+    this.#enginePush = await this.engine.setPush(subscription);
+    this.#given = endpoint;
+    this.#showPush();
+  }
+
+  #browserSays(state: PushState["state"] | null, why: PushState["why"] = ""): void {
+    this.#browserPush = state && { state, why };
+    this.#showPush();
+  }
+
+  #showPush(): void {
+    const push = this.#browserPush ?? this.#enginePush;
+    if (this.status.value) this.status.value = { ...this.status.value, push };
+  }
+
+  /** The engine says where the account stands; of push, and of what was here, the browser may know better. */
+  #heard(told: Status): void {
+    const before = this.status.peek();
+    const status = this.#remembered(told);
+    this.#enginePush = status.push;
+    this.status.value = { ...status, push: this.#browserPush ?? status.push };
+    const isNew = hasAccount(status) && before !== null && !hasAccount(before);
+    if (isNew || status.push.why === "endpoint_gone") this.checkPush().catch(() => {});
+  }
+
+  /**
+   * A second mark that there is an account here. The store has its own where the app's files lie (`Store.evicted`), but a
+   * browser that needs space may throw both places away at once, as Chromium does, which then leaves such choices alone.
+   */
+  #remembered(status: Status): Status {
+    if (hasAccount(status)) this.platform.remember("account", "here");
+    if (status.phase === "deleted") {
+      this.platform.remember("account", null);
+      this.platform.closeNotes().catch(() => {}); // they say who wrote what
+    }
+    const isLost = status.phase === "none" && this.platform.remembered("account") !== null;
+    return isLost ? { ...status, phase: "evicted" } : status;
   }
 
   #keepWords(): void {
-    const words = {
+    this.#words = {
       locale: locale(),
       direction: direction(),
       something: t("notification.something"),
@@ -119,12 +221,13 @@ export class App {
       request: t("notification.request"),
       unknown: t("notification.unknown"),
     };
-    this.platform.keepWords(words).catch(() => {});
+    this.platform.keepWords(this.#words).catch(() => {});
   }
 
   async refresh(): Promise<void> {
     const chats = await this.engine.chats();
     this.chats.value = new Map(chats.map((each) => [each.id, each]));
+    for (const each of chats) this.#conversations.get(each.id)?.heard(each);
     this.loaded.value = true;
   }
 
@@ -139,9 +242,15 @@ export class App {
     return found;
   }
 
+  /** The page may be gone in a moment: what was written is kept. */
+  leave(): void {
+    for (const conversation of this.#conversations.values()) conversation.keepDraft();
+  }
+
   async join(link: string, name: string, photo: Blob | null): Promise<void> {
     await this.engine.join(link, name, photo);
-    this.status.value = await this.engine.status();
+    this.keepInvitation("");
+    this.#heard(await this.engine.status());
     this.shown.value = "";
     await this.refresh();
     this.platform.keepStorage();
@@ -156,10 +265,16 @@ export class App {
     this.put(await this.engine.setChat(chat, settings));
   }
 
+  /** Let in again who was blocked: to the engine, they are accepted. */
+  async unblock(chat: Hex): Promise<void> {
+    this.put(await this.engine.accept(chat));
+  }
+
   put(chat: Chat): void {
     const next = new Map(this.chats.value);
     next.set(chat.id, chat);
     this.chats.value = next;
+    this.#conversations.get(chat.id)?.heard(chat);
   }
 
   isMuted(chat: Chat): boolean {
@@ -171,7 +286,7 @@ export class App {
   }
 
   async chooseLocale(chosen: Locale): Promise<boolean> {
-    const done = await setLocale(chosen);
+    const done = await setLocale(chosen, this.platform.languages());
     if (done) {
       this.platform.remember("locale", chosen);
       this.#keepWords();
@@ -194,6 +309,11 @@ export class App {
     this.platform.remember("link", link || null);
   }
 
+  keepInvitation(link: string): void {
+    this.invitation.value = link;
+    this.platform.remember("invitation", link || null);
+  }
+
   closeCard(name: string): void {
     if (name === "update") {
       this.update.value = null; // the next build is offered again
@@ -205,50 +325,58 @@ export class App {
 
   /** Ask the browser for a push subscription and hand it to the server. Must be called from a tap. */
   async turnPushOn(): Promise<void> {
-    this.pushProblem.value = "";
-    if ((await this.platform.askForNotifications()) !== "granted") {
-      this.#push({ state: "denied", why: "" });
-      return;
-    }
-    const key = await this.engine.pushKey();
-    let subscription: PushSubscriptionJSON;
-    try {
-      subscription = await this.platform.subscribePush(key);
-    } catch (error) {
-      const why = error === "no_answer" ? "no_answer" : "refused_by_browser";
-      this.pushProblem.value = why;
-      this.#push({ state: "broken", why });
-      return;
-    }
-    this.#push(await this.engine.setPush(subscription));
+    const permission = await this.platform.askForNotifications();
+    if (permission === "denied") this.#browserSays("denied");
+    else if (permission === "granted") await this.#subscribe(this.#enginePush.why === "endpoint_gone");
   }
 
   async turnPushOff(): Promise<void> {
+    this.#enginePush = await this.engine.setPush(null);
+    this.#given = "";
+    this.#browserSays(null);
     await this.platform.unsubscribePush();
-    this.#push(await this.engine.setPush(null));
   }
 
   async deleteAccount(): Promise<void> {
     await this.engine.deleteAccount();
-    this.status.value = await this.engine.status();
+    this.platform.unsubscribePush().catch(() => {});
+    this.#heard(await this.engine.status());
   }
 
   async takeOver(): Promise<void> {
     await this.engine.takeOver();
-    this.status.value = await this.engine.status();
-    await this.refresh();
+    this.#heard(await this.engine.status());
+    await this.#readAgain();
   }
 
-  #push(push: PushState): void {
-    if (this.status.value) this.status.value = { ...this.status.value, push };
+  /** A message came while nobody sees this page: a notification tells of it, as it would if the page were closed. */
+  #notify(message: Message): void {
+    if (message.mine || !message.unread || this.platform.isVisible()) return;
+    const status = this.status.peek();
+    const wanted = status?.push.state === "on" || status?.push.state === "broken";
+    if (!wanted || status.connection.elsewhere) return; // the tab that has the connection tells it
+    this.#news.push({ chat: message.chat, message });
+    if (this.#news.length > 1) return;
+    this.platform.later(NEWS_MS, () => {
+      const chats = this.chats.peek();
+      const news = this.#news.splice(0).flatMap(({ chat: id, message }) => {
+        const chat = chats.get(id);
+        return chat && chat.unread > 0 ? [{ chat, message }] : [];
+      });
+      const notes = notesOf(news, this.#words, this.platform.now());
+      if (notes.length > 0) this.platform.showNotes(notes).catch(() => {});
+    });
   }
 
   #on(event: EngineEvent): void {
     switch (event.type) {
       case "status": {
         const before = this.status.value;
-        this.status.value = event.status;
-        if (hasAccount(event.status) && !(before && hasAccount(before))) this.refresh().catch(() => {});
+        this.#heard(event.status);
+        if (hasAccount(event.status) && event.status.phase !== before?.phase) {
+          this.keepInvitation(""); // it was used, even if the page goes before it hears so from `join`
+          this.#readAgain().catch(() => {});
+        }
         break;
       }
       case "connection":
@@ -260,6 +388,7 @@ export class App {
       case "message":
         this.#typingStopped(event.message.chat);
         this.#conversations.get(event.message.chat)?.received(event.message);
+        this.#notify(event.message);
         break;
       case "changed":
         this.#conversations.get(event.message.chat)?.changed(event.message);
@@ -293,15 +422,14 @@ export class App {
   }
 }
 
+/** Whether somebody was put out of sight, ignored or blocked: nothing of theirs counts as new. */
+export function isAside(chat: Chat): boolean {
+  return chat.state !== "open" && chat.archived;
+}
+
 /** Whether there is something of an account to show. */
 export function hasAccount(status: Status): boolean {
   return status.phase === "ready" || status.phase === "replaced";
-}
-
-/** What was thrown, as a failure; whatever is no failure is a bug. */
-export function failureOf(error: unknown): Failure {
-  if (typeof error === "object" && error !== null && "code" in error && "params" in error) return error as Failure;
-  return { code: "internal", params: {} };
 }
 
 function byTime(one: Chat, other: Chat): number {

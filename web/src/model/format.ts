@@ -1,5 +1,5 @@
 /**
- * What is in a text: links, *bold*, _italic_, ~struck~ and `mono`, as a tree of plain values.
+ * What is in a text: links, *bold* or **bold**, _italic_, ~struck~ and `mono`, as a tree of plain values.
  *
  * One pass, linear in the length; nothing is ever markup, so there is nothing to escape. A mark counts only around a word
  * (`2*3*4` stays as it is). This file knows no DOM; `ui/text.tsx` makes elements of the tree.
@@ -8,10 +8,11 @@
 export type Mark = "bold" | "italic" | "struck" | "mono" | "block";
 export type Piece =
   | { kind: "text"; text: string }
-  | { kind: "link"; text: string; href: string }
+  /** *host*: where it leads, if that is not what its text says; else empty. */
+  | { kind: "link"; text: string; href: string; host: string }
   | { kind: Mark; children: Piece[] };
 
-const MARKS: Record<string, Mark> = { "*": "bold", _: "italic", "~": "struck", "`": "mono" };
+const MARKS: Record<string, Mark> = { "*": "bold", "**": "bold", _: "italic", "~": "struck", "`": "mono" };
 const WORD = /[\p{L}\p{N}]/u;
 const LINK =
   /(?:https?:\/\/|www\.)[^\s<>"\u2028\u2029\u202a-\u202e\u2066-\u2069]+|[a-z0-9._%+-]{1,64}@(?:[a-z0-9-]{1,63}\.){1,8}[a-z]{2,24}/giu;
@@ -31,7 +32,7 @@ function inline(text: string, depth: number): Piece[] {
   let at = 0;
   const dead = new Set<string>();
   while (at < text.length) {
-    const sign = text.charAt(at);
+    const sign = text.startsWith("**", at) ? "**" : text.charAt(at);
     if (sign === "`" && text.startsWith("```", at)) {
       const end = text.indexOf("```", at + 3);
       if (end > at + 3) {
@@ -46,13 +47,13 @@ function inline(text: string, depth: number): Piece[] {
       continue;
     }
     const mark = MARKS[sign];
-    if (mark && !dead.has(sign) && opens(text, at) && !insideLink(text, start, at)) {
+    if (mark && !dead.has(sign) && opens(text, at, sign) && !insideLink(text, start, at)) {
       const end = closing(text, at, sign);
       if (end > 0) {
         out.push(...links(text.slice(start, at)));
-        const body = text.slice(at + 1, end);
+        const body = text.slice(at + sign.length, end);
         out.push({ kind: mark, children: mark === "mono" ? [{ kind: "text", text: body }] : inline(body, depth + 1) });
-        at = end + 1;
+        at = end + sign.length;
         start = at;
         continue;
       }
@@ -64,9 +65,10 @@ function inline(text: string, depth: number): Piece[] {
   return out;
 }
 
-function opens(text: string, at: number): boolean {
+function opens(text: string, at: number, sign: string): boolean {
   const before = before1(text, at);
-  const after = text.charAt(at + 1);
+  const after = text.charAt(at + sign.length);
+  if (sign === "*" && before === "*") return false; // the second half of a doubled one
   return after !== "" && !/\s/.test(after) && after !== text.charAt(at) && !(before && WORD.test(before));
 }
 
@@ -76,13 +78,15 @@ function before1(text: string, at: number): string {
 
 /** Where the mark at *at* is closed; 0 if not on this line, -1 if nowhere in the text. */
 function closing(text: string, at: number, sign: string): number {
-  let end = text.indexOf(sign, at + 1);
+  let end = text.indexOf(sign, at + sign.length);
   if (end < 0) return -1;
   const line = text.indexOf("\n", at);
   while (end > 0 && (line < 0 || end < line)) {
-    const after = text.charAt(end + 1);
-    if (end > at + 1 && !/\s/.test(text.charAt(end - 1)) && !(after && WORD.test(after))) return end;
-    const next = text.indexOf(sign, end + 1);
+    const after = text.charAt(end + sign.length);
+    const doubled = sign === "*" && text.startsWith("**", end);
+    if (!doubled && end > at + sign.length && !/\s/.test(text.charAt(end - 1)) && !(after && WORD.test(after)))
+      return end;
+    const next = text.indexOf(sign, end + (doubled ? 2 : 1));
     if (next < 0) return 0;
     end = next;
   }
@@ -101,10 +105,10 @@ function links(text: string): Piece[] {
   let start = 0;
   for (const match of text.matchAll(LINK)) {
     const shown = trimmed(match[0]);
-    const href = target(shown);
-    if (!href) continue;
+    const found = target(shown);
+    if (!found) continue;
     if (match.index > start) out.push({ kind: "text", text: text.slice(start, match.index) });
-    out.push({ kind: "link", text: shown, href });
+    out.push({ kind: "link", text: shown, ...found });
     start = match.index + shown.length;
   }
   if (start < text.length) out.push({ kind: "text", text: text.slice(start) });
@@ -124,14 +128,23 @@ function trimmed(link: string): string {
   return link.slice(0, end);
 }
 
-function target(shown: string): string | null {
-  if (!/^(https?:\/\/|www\.)/i.test(shown)) return shown.includes("@") ? `mailto:${shown}` : null;
+function target(shown: string): { href: string; host: string } | null {
+  if (!/^(https?:\/\/|www\.)/i.test(shown)) return shown.includes("@") ? { href: `mailto:${shown}`, host: "" } : null;
+  const text = /^www\./i.test(shown) ? `https://${shown}` : shown;
   try {
-    const url = new URL(/^www\./i.test(shown) ? `https://${shown}` : shown);
-    return url.hostname && (url.protocol === "https:" || url.protocol === "http:") ? url.href : null;
+    const url = new URL(text);
+    if (!url.hostname || (url.protocol !== "https:" && url.protocol !== "http:")) return null;
+    return { href: url.href, host: saysItself(text, url) ? "" : url.host };
   } catch {
     return null;
   }
+}
+
+/** Whether the host that a browser would go to stands there to be read: letters that look like others, numbers in other
+ * writing, and a name before an `@` can hide it. */
+function saysItself(text: string, url: URL): boolean {
+  const [, written = ""] = /^https?:\/\/([^/?#\\]*)/i.exec(text) ?? [];
+  return [url.host, `${url.hostname}:${url.protocol === "https:" ? 443 : 80}`].includes(written.toLowerCase());
 }
 
 const EMOJI =
@@ -176,12 +189,45 @@ export function shortened(text: string, characters: number, lines: number): stri
   return text.slice(0, end).replace(/[\ud800-\udbff]$/, "");
 }
 
+/** *text* with no more than a few marks on one letter: piled up, they would cover what stands around it. */
+export function flat(text: string): string {
+  return text.replace(/(\p{M}{4})\p{M}+/gu, "$1");
+}
+
 /** A text on one line, without its marks: for previews. */
 export function plain(text: string, most = 200): string {
-  return text
+  return flat(text.slice(0, most * 4))
     .slice(0, most * 2)
     .replace(/```/g, "")
-    .replace(/(^|[^\p{L}\p{N}])([*_~`])(\S(?:[^\n]{0,120}?\S)?)\2(?![\p{L}\p{N}])/gu, "$1$3")
+    .replace(/(^|[^\p{L}\p{N}*])(\*\*|[*_~`])(\S(?:[^\n]{0,120}?\S)?)\2(?![\p{L}\p{N}])/gu, "$1$3")
     .replace(/\s+/g, " ")
     .slice(0, most);
+}
+
+const ENDINGS: Record<string, string> = {
+  "image/png": "png",
+  "image/jpeg": "jpg",
+  "image/webp": "webp",
+  "image/gif": "gif",
+};
+const ENDING_MOST = 12;
+const STEM_MOST = 80;
+
+/** A name to save a file under that a stranger named: one part of a path, plain characters, no leading dot; a picture
+ * ends as its bytes say (*type*). Empty if nothing is left. Source: CNT-44. */
+export function fileName(claimed: string, type: string): string {
+  const [last = ""] = claimed.split(/[/\\]/).slice(-1);
+  const [, stem = "", ending = ""] = /^(.*?)(?:\.([^.]*))?$/su.exec(tidy(last)) ?? [];
+  const long = ending.length > ENDING_MOST;
+  const name = [...tidy(long ? `${stem}.${ending}` : stem)].slice(0, STEM_MOST).join("").trim();
+  if (name === "") return "";
+  const end = ENDINGS[type] ?? (long ? "" : tidy(ending));
+  return end ? `${name}.${end}` : name;
+}
+
+/** Without what is not seen, turns directions, or means something to a file system. */
+function tidy(text: string): string {
+  return flat(text.replace(/[\p{C}\p{Z}]+/gu, " "))
+    .replace(/[<>:"|?*\\/]/g, "_")
+    .replace(/^[\s.]+|[\s.]+$/g, "");
 }

@@ -8,6 +8,7 @@
 import { signal } from "@preact/signals";
 import IntlMessageFormat from "intl-messageformat";
 import type en from "../i18n/en.json";
+import { flat } from "./format";
 
 export type Key = keyof typeof en;
 export type Values = Record<string, string | number>;
@@ -41,7 +42,11 @@ const LOADERS: Record<Locale, () => Promise<{ default: Catalogue }>> = {
   tr: () => import("catalogue:tr"),
 };
 
-const state = signal<{ locale: Locale; catalogue: Catalogue }>({ locale: "en", catalogue: {} });
+const state = signal<{ locale: Locale; region: string; catalogue: Catalogue }>({
+  locale: "en",
+  region: "en",
+  catalogue: {},
+});
 let formats = new Map<string, IntlMessageFormat>();
 let intl = new Map<string, Intl.DateTimeFormat | Intl.NumberFormat | Intl.RelativeTimeFormat | Intl.PluralRules>();
 let wanted = 0;
@@ -59,15 +64,27 @@ export function choose(preferred: readonly string[]): Locale {
   return "en";
 }
 
-/** Switch to *locale*; the words change when its catalogue is here. Resolves false if it cannot be had now. */
-export async function setLocale(locale: Locale): Promise<boolean> {
+/** How times and numbers are written in *locale*: as in the first of *preferred* that is of the same language. */
+export function regionOf(locale: Locale, preferred: readonly string[]): string {
+  const [language] = locale.split("-");
+  const near = preferred.find((tag) => tag.toLowerCase().split("-")[0] === language);
+  try {
+    return Intl.getCanonicalLocales(near)[0] ?? locale;
+  } catch {
+    return locale; // what a system says of itself may be no tag
+  }
+}
+
+/** Switch to *locale*, as it is written where *preferred* (BCP 47 tags) says; the words change when its catalogue is here.
+ * Resolves false if it cannot be had now. */
+export async function setLocale(locale: Locale, preferred: readonly string[] = []): Promise<boolean> {
   const mine = ++wanted;
   try {
     const loaded = await LOADERS[locale]();
     if (mine !== wanted) return true;
     formats = new Map();
     intl = new Map();
-    state.value = { locale, catalogue: loaded.default };
+    state.value = { locale, region: regionOf(locale, preferred), catalogue: loaded.default };
     return true;
   } catch {
     return false;
@@ -84,13 +101,13 @@ export function direction(): "rtl" | "ltr" {
 
 /** The message *key* with *values* put in; names and texts of people are isolated, so that they keep their direction. */
 export function t(key: Key, values?: Values): string {
-  const { locale, catalogue } = state.value;
+  const { region, catalogue } = state.value;
   const found = catalogue[key];
   if (typeof found === "string") return found;
   if (found === undefined) return key;
   let format = formats.get(key);
   if (!format) {
-    format = new IntlMessageFormat(found as never, locale);
+    format = new IntlMessageFormat(found as never, region);
     formats.set(key, format);
   }
   return String(format.format(values && isolated(values)));
@@ -109,28 +126,38 @@ function isolated(values: Values): Values {
   return safe;
 }
 
-/** *text* without marks that turn the direction of what follows, and without line ends. */
+/** *text* without marks that turn the direction of what follows, without line ends, and with few marks on a letter. */
 export function clean(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: it is what they are taken out by.
-  return text.replace(/[\u0000-\u001f\u007f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, " ");
+  return flat(text.replace(/[\u0000-\u001f\u007f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, " "));
 }
 
 function cached<T extends Intl.DateTimeFormat | Intl.NumberFormat | Intl.RelativeTimeFormat>(
   key: string,
-  make: (locale: string) => T,
+  make: (region: string) => T,
 ): T {
-  const { locale } = state.value;
+  const { region } = state.value;
   let found = intl.get(key);
   if (!found) {
-    found = make(locale);
+    found = make(region);
     intl.set(key, found);
   }
   return found as T;
 }
 
-/** 14:05, as the language writes it. */
+/** The last day of the year 9999: what a sender's clock says may be no date at all (CNT-04). */
+const LATEST_MS = 253_402_214_400_000;
+
+/** *atMs* as a time that can be written. */
+function told(atMs: number): number {
+  return Math.min(atMs, LATEST_MS);
+}
+
+/** 14:05, or 2:05 PM, as it is written here. */
 export function time(atMs: number): string {
-  return cached("time", (each) => new Intl.DateTimeFormat(each, { hour: "numeric", minute: "2-digit" })).format(atMs);
+  return cached("time", (each) => new Intl.DateTimeFormat(each, { hour: "numeric", minute: "2-digit" })).format(
+    told(atMs),
+  );
 }
 
 export function number(value: number): string {
@@ -141,21 +168,18 @@ export function percent(part: number): string {
   return cached("percent", (each) => new Intl.NumberFormat(each, { style: "percent" })).format(part);
 }
 
-/** Bytes in words: 12 KB, 3.4 MB. */
+/** Bytes in words: 12 kB, 3.4 MB, 2.1 GB. */
 export function size(bytes: number): string {
-  const mega = bytes >= 1e6;
-  const unit = mega ? "megabyte" : "kilobyte";
-  const made = cached(
-    unit,
-    (each) => new Intl.NumberFormat(each, { style: "unit", unit, maximumFractionDigits: mega ? 1 : 0 }),
-  );
-  return made.format(mega ? bytes / 1e6 : Math.max(1, bytes / 1e3));
+  const [unit, in1] = bytes >= 1e9 ? ["gigabyte", 1e9] : bytes >= 1e6 ? ["megabyte", 1e6] : ["kilobyte", 1e3];
+  const maximumFractionDigits = in1 > 1e3 ? 1 : 0;
+  const made = cached(unit, (each) => new Intl.NumberFormat(each, { style: "unit", unit, maximumFractionDigits }));
+  return made.format(Math.max(1, bytes / in1));
 }
 
 /** The days from one to the other, by the calendar of where this device is. */
 export function daysBetween(fromMs: number, toMs: number): number {
-  const from = new Date(fromMs);
-  const to = new Date(toMs);
+  const from = new Date(told(fromMs));
+  const to = new Date(told(toMs));
   return Math.round(
     (Date.UTC(to.getFullYear(), to.getMonth(), to.getDate()) -
       Date.UTC(from.getFullYear(), from.getMonth(), from.getDate())) /
@@ -168,18 +192,19 @@ export function when(atMs: number, nowMs: number): string {
   const days = daysBetween(atMs, nowMs);
   if (days <= 0) return time(atMs);
   if (days === 1) return relative(-1);
-  if (days < 7) return cached("weekday", (each) => new Intl.DateTimeFormat(each, { weekday: "short" })).format(atMs);
+  if (days < 7)
+    return cached("weekday", (each) => new Intl.DateTimeFormat(each, { weekday: "short" })).format(told(atMs));
   return cached(
     "short",
     (each) => new Intl.DateTimeFormat(each, { year: "2-digit", month: "2-digit", day: "2-digit" }),
-  ).format(atMs);
+  ).format(told(atMs));
 }
 
 /** The head of a day: today, yesterday, Monday 3 March. */
 export function day(atMs: number, nowMs: number): string {
   const days = daysBetween(atMs, nowMs);
   if (days === 0 || days === 1) return relative(-days);
-  const sameYear = new Date(atMs).getFullYear() === new Date(nowMs).getFullYear();
+  const sameYear = new Date(told(atMs)).getFullYear() === new Date(nowMs).getFullYear();
   return cached(
     sameYear ? "day" : "dayOfYear",
     (each) =>
@@ -189,7 +214,7 @@ export function day(atMs: number, nowMs: number): string {
         month: "long",
         ...(sameYear ? {} : { year: "numeric" }),
       }),
-  ).format(atMs);
+  ).format(told(atMs));
 }
 
 function relative(days: number): string {

@@ -15,7 +15,7 @@ import type { Platform } from "../platform";
 import { InfoScreen, SafetyScreen } from "./chat_info";
 import { ChatListScreen, SearchScreen, ShelfScreen } from "./chat_list";
 import { AddScreen, ContactScreen } from "./contact";
-import { AppContext, announced, toast, useApp } from "./context";
+import { AppContext, announced, say, toast, useApp } from "./context";
 import { ConversationScreen } from "./conversation";
 import { Pigeon } from "./pigeon";
 import { go, parse, type Route, route, startRouter } from "./router";
@@ -27,8 +27,10 @@ import { WelcomeScreen } from "./welcome";
 export async function show(place: HTMLElement, handle: EngineHandle, platform: Platform): Promise<App> {
   const app = new App(handle, platform);
   const opened = startRouter();
-  if (opened) app.keepLink(opened);
+  if (opened?.includes("/i#")) app.keepInvitation(opened);
+  else if (opened) app.keepLink(opened);
   followWindow();
+  followLeave(app);
   navigator.serviceWorker?.addEventListener("message", ({ data }: MessageEvent<{ taube?: string; place?: string }>) => {
     if (data?.taube === "open" && data.place) go(parse(data.place));
   });
@@ -40,10 +42,9 @@ export async function show(place: HTMLElement, handle: EngineHandle, platform: P
     await setLocale("en").catch(() => {});
   }
   const status = app.status.peek();
-  const link = app.openedLink.peek();
-  if (status && hasAccount(status) && opened && link) {
-    if (link.includes("/c#")) go({ name: "add" }, true);
-    else app.keepLink("");
+  if (status && hasAccount(status) && opened) {
+    if (app.openedLink.peek() === opened) go({ name: "add" }, true);
+    else if (!failed) say(t("error.link_is_invitation"));
   }
   place.replaceChildren();
   render(
@@ -162,6 +163,16 @@ function raise(element: HTMLElement | null): void {
   } catch {
     // Shown already, or a browser without popovers, which shows it in its place.
   }
+}
+
+/** The page is about to go, or to be hidden, which on a phone may be the last that it hears of. */
+function followLeave(app: App): void {
+  const leave = () => app.leave();
+  addEventListener("beforeunload", leave); // the earliest, where a browser has it
+  addEventListener("pagehide", leave);
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "hidden") leave();
+  });
 }
 
 /** The height that a keyboard leaves, for browsers that lay it over the page. */

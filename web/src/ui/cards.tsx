@@ -3,7 +3,7 @@
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect } from "preact/hooks";
-import { failureOf } from "../model/app";
+import { failureOf } from "../model/failures";
 import { t } from "../model/i18n";
 import { say, sentence, useApp } from "./context";
 import { Icon, type IconName } from "./icons";

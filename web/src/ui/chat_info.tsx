@@ -3,7 +3,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import type { Chat, ChatSettings, Failure, Hex, SafetyNumber } from "../client/api";
-import { failureOf } from "../model/app";
+import { failureOf } from "../model/failures";
 import { t } from "../model/i18n";
 import { announce, say, sentence, useApp } from "./context";
 import { Confirm, Dialog, Menu } from "./dialog";
@@ -11,6 +11,7 @@ import { Icon } from "./icons";
 import { Egg, Head, Name, Problem, Row, Scene, Switch } from "./parts";
 import { Code, Scanner } from "./qr";
 import { go, hrefOf } from "./router";
+import { titleOf } from "./words";
 
 const HOUR_MS = 3_600_000;
 
@@ -29,6 +30,7 @@ export function InfoScreen({ id }: { id: Hex }) {
     );
   const set = (settings: ChatSettings) =>
     app.set(id, settings).catch((error) => say(sentence(failureOf(error)), "bad"));
+  const unblock = () => app.unblock(id).catch((error) => say(sentence(failureOf(error)), "bad"));
   const mute = (ms: number) =>
     set({ mutedUntilMs: ms === 0 ? 0 : Math.min(Number.MAX_SAFE_INTEGER, app.platform.now() + ms) });
   const muted = app.isMuted(chat);
@@ -39,7 +41,7 @@ export function InfoScreen({ id }: { id: Hex }) {
         <div class="portrait">
           <Egg id={chat.peer ?? chat.id} name={chat.name} photo={chat.photo} size="l" />
           <h2>
-            <Name of={chat.name} />
+            <Name of={titleOf(chat)} />
           </h2>
           {chat.verified && (
             <p class="verified">
@@ -47,16 +49,16 @@ export function InfoScreen({ id }: { id: Hex }) {
             </p>
           )}
         </div>
-        <div class="card-list">
-          {chat.kind === "pair" && (
+        {chat.kind === "pair" && (
+          <div class="card-list">
             <Row
               icon="shield"
               title={t("safety.title")}
-              text={t(chat.verified ? "info.verifiedText" : "info.safetyText", { name: chat.name })}
+              text={t(chat.verified ? "info.verifiedText" : "info.safetyText", { name: titleOf(chat) })}
               href={hrefOf({ name: "safety", chat: id })}
             />
-          )}
-        </div>
+          </div>
+        )}
         <div class="card-list">
           <Row
             icon="edit"
@@ -82,8 +84,10 @@ export function InfoScreen({ id }: { id: Hex }) {
             onChange={(archived) => set({ archived })}
           />
         </div>
-        {chat.state !== "blocked" && (
-          <div class="card-list">
+        <div class="card-list">
+          {chat.state === "blocked" ? (
+            <Row icon="block" title={t("info.unblock")} text={t("info.unblockShort")} onClick={unblock} />
+          ) : (
             <Row
               icon="block"
               danger
@@ -91,8 +95,8 @@ export function InfoScreen({ id }: { id: Hex }) {
               text={t("info.blockShort")}
               onClick={() => (blocking.value = true)}
             />
-          </div>
-        )}
+          )}
+        </div>
       </div>
       {renaming.value && (
         <Rename chat={chat} onName={(name) => set({ name })} onClose={() => (renaming.value = false)} />
@@ -111,7 +115,7 @@ export function InfoScreen({ id }: { id: Hex }) {
       )}
       {blocking.value && (
         <Confirm
-          title={t("info.blockTitle", { name: chat.name })}
+          title={t("info.blockTitle", { name: titleOf(chat) })}
           text={t("info.blockText")}
           yes={t("info.block")}
           danger
@@ -190,7 +194,7 @@ export function SafetyScreen({ id }: { id: Hex }) {
       say(sentence(failureOf(error)), "bad");
     }
   };
-  const name = chat?.name ?? "";
+  const name = chat ? titleOf(chat) : "";
   const groups = safety.value?.digits.match(/\d{5}/g) ?? [];
   return (
     <section class="pane pane-main" aria-label={t("safety.title")}>
@@ -276,7 +280,7 @@ function Outcome({
   const shut = (event: { currentTarget: HTMLElement }) =>
     event.currentTarget.closest("dialog")?.dispatchEvent(new Event("cancel", { cancelable: true }));
   return (
-    <Dialog title={t(`safety.${outcome}`)} onClose={onClose} bare>
+    <Dialog title={t(`safety.${outcome}`)} onClose={onClose} head="none">
       <div class={`outcome outcome-${outcome}`}>
         <span class="outcome-sign">
           <Icon name={outcome === "match" ? "check" : outcome === "mismatch" ? "close" : "code"} size={56} />

@@ -1,10 +1,11 @@
 /** The list of chats: previews, badges, drafts, who is typing; search over chats and history; what to do when it is empty. */
 
 import { useComputed, useSignal } from "@preact/signals";
-import type { ComponentChildren } from "preact";
+import type { ComponentChildren, RefObject } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import type { Chat, Message, SearchResult } from "../client/api";
-import { failureOf } from "../model/app";
+import type { Chat, ErrorCode, Message, SearchResult } from "../client/api";
+import { isAside } from "../model/app";
+import { failureOf } from "../model/failures";
 import { plain } from "../model/format";
 import { locale, number, t, when } from "../model/i18n";
 import { InstallCard, ListCard } from "./cards";
@@ -13,19 +14,25 @@ import { type Choice, Menu } from "./dialog";
 import { Icon, Ticks } from "./icons";
 import { Egg, Head, memo, Name, Scene } from "./parts";
 import { Mark } from "./pigeon";
-import { go, hrefOf, route } from "./router";
+import { go, hrefOf, type Route, route } from "./router";
 import { useLongPress } from "./touch";
-import { noticeText } from "./words";
+import { isPicture, mediaWord, noticeText, personOf, titleOf } from "./words";
+
+/** Letters before what was found. */
+const BEFORE = 40;
 
 export function ChatListScreen() {
   const app = useApp();
   const chats = app.listed.value;
   const requests = app.requests.value;
+  const aside = app.aside.value;
   const archived = app.archived.value;
   const open = route.value.name === "chat" || route.value.name === "info" ? route.value.chat : "";
   const replaced = app.status.value?.phase === "replaced";
+  const pane = useRef<HTMLElement>(null);
+  useReturn(pane);
   return (
-    <section class="pane pane-list" aria-label={t("list.title")}>
+    <section class="pane pane-list" aria-label={t("list.title")} ref={pane}>
       <header class="head head-home">
         <Mark size={34} />
         <h1 class="head-title">Taube</h1>
@@ -42,13 +49,13 @@ export function ChatListScreen() {
       <Banner />
       <div class="scroll" id="chat-list">
         {chats.length > 0 && <ListCard />}
-        {requests.length > 0 && (
+        {requests.length + aside.length > 0 && (
           <a class="list-shelf" href="#/requests">
             <span class="shelf-icon">
               <Icon name="person" />
             </span>
             <span class="grow">{t("list.requests")}</span>
-            <span class="badge">{number(requests.length)}</span>
+            {requests.length > 0 && <span class="badge">{number(requests.length)}</span>}
           </a>
         )}
         {archived.length > 0 && (
@@ -70,7 +77,7 @@ export function ChatListScreen() {
           app.loaded.value && <Empty />
         )}
       </div>
-      {!replaced && (
+      {!replaced && (chats.length > 0 || !app.loaded.value) && (
         <a class="fab" href="#/add">
           <Icon name="add" />
           <span class="sr-only">{t("add.title")}</span>
@@ -78,6 +85,23 @@ export function ChatListScreen() {
       )}
     </section>
   );
+}
+
+/** Whoever comes back from a screen finds the focus where they went in. */
+function useReturn(pane: RefObject<HTMLElement | null>): void {
+  const now = route.value;
+  const before = useRef("");
+  useEffect(() => {
+    if (now.name !== "list") {
+      const top: Route = now.name === "settings" ? { name: "settings", page: "" } : now;
+      before.current = "chat" in now ? hrefOf({ name: "chat", chat: now.chat, at: 0 }) : hrefOf(top);
+      return;
+    }
+    if (!before.current || document.activeElement !== document.body) return;
+    const way = pane.current?.querySelector<HTMLElement>(`a[href="${CSS.escape(before.current)}"]`);
+    way?.focus({ preventScroll: true });
+    if (way?.matches(":focus-visible")) way.scrollIntoView({ block: "nearest" });
+  }, [now]);
 }
 
 function Empty() {
@@ -95,6 +119,9 @@ function Empty() {
     </Scene>
   );
 }
+
+/** Why nothing comes in, where it is not the network. */
+const NOT_OF_THE_NETWORK: ReadonlySet<ErrorCode> = new Set(["storage", "newer", "damaged"]);
 
 /** What is wrong with the connection, in one line; nothing while all is well. */
 export function Banner() {
@@ -122,10 +149,20 @@ export function Banner() {
     return <p class="banner">{t("banner.catchingUp")}</p>;
   }
   if (!late.value) return null;
+  const { failure } = status.connection;
   return (
     <p class="banner" role="status">
       <Icon name="clock" size={20} />
-      <span>{t(state === "connecting" ? "banner.connecting" : "banner.offline")}</span>
+      <span>
+        {failure && NOT_OF_THE_NETWORK.has(failure.code)
+          ? sentence(failure)
+          : t(state === "connecting" ? "banner.connecting" : "banner.offline")}
+      </span>
+      {state === "offline" && (
+        <button type="button" class="link-button" onClick={() => app.engine.hurry().catch(() => {})}>
+          {t("common.again")}
+        </button>
+      )}
     </p>
   );
 }
@@ -139,8 +176,9 @@ const ChatRow = memo(({ chat, open }: { chat: Chat; open: boolean; words: string
     menu.value = true;
   });
   const muted = app.isMuted(chat);
+  const unread = isAside(chat) ? 0 : chat.unread;
   const label = [
-    chat.unread > 0 ? t("list.unread", { count: chat.unread }) : "",
+    unread > 0 ? t("list.unread", { count: unread }) : "",
     chat.pinned ? t("list.pinned") : "",
     muted ? t("list.muted") : "",
   ].filter(Boolean);
@@ -159,8 +197,8 @@ const ChatRow = memo(({ chat, open }: { chat: Chat; open: boolean; words: string
         <Egg id={chat.peer ?? chat.id} name={chat.name} photo={chat.photo} />
         <span class="chat-words">
           <span class="chat-line">
-            <span class="chat-name">
-              <Name of={chat.name} />
+            <span class="chat-name one-line">
+              <Name of={titleOf(chat)} />
               {chat.verified && (
                 <span class="verified">
                   <Icon name="shield" size={16} />
@@ -169,7 +207,7 @@ const ChatRow = memo(({ chat, open }: { chat: Chat; open: boolean; words: string
               )}
             </span>
             {chat.lastAtMs > 0 && (
-              <time class={chat.unread && !muted ? "chat-time chat-time-unread" : "chat-time"}>
+              <time class={unread && !muted ? "chat-time chat-time-unread" : "chat-time"}>
                 {when(chat.lastAtMs, app.platform.now())}
               </time>
             )}
@@ -180,7 +218,7 @@ const ChatRow = memo(({ chat, open }: { chat: Chat; open: boolean; words: string
             </span>
             {muted && <Icon name="mute" size={16} />}
             {chat.pinned && <Icon name="pin" size={16} />}
-            {chat.unread > 0 && <span class={muted ? "badge badge-muted" : "badge"}>{number(chat.unread)}</span>}
+            {unread > 0 && <span class={muted ? "badge badge-muted" : "badge"}>{number(unread)}</span>}
             {label.length > 0 && <span class="sr-only">{label.join(", ")}</span>}
           </span>
         </span>
@@ -188,7 +226,7 @@ const ChatRow = memo(({ chat, open }: { chat: Chat; open: boolean; words: string
       <button
         type="button"
         class="chat-more icon-button"
-        aria-label={t("list.menuOf", { name: chat.name })}
+        aria-label={t("list.menuOf", { name: titleOf(chat) })}
         onClick={() => (menu.value = true)}
       >
         <Icon name="more" size={20} />
@@ -199,6 +237,13 @@ const ChatRow = memo(({ chat, open }: { chat: Chat; open: boolean; words: string
 });
 
 function Preview({ chat }: { chat: Chat }) {
+  if (chat.state === "blocked")
+    return (
+      <>
+        <Icon name="block" size={16} />
+        <span class="preview-text">{t("chat.blocked")}</span>
+      </>
+    );
   if (chat.draft)
     return (
       <>
@@ -226,14 +271,14 @@ function Preview({ chat }: { chat: Chat }) {
 function PreviewOf({ message }: { message: Message }) {
   const words = {
     text: () => plain(message.text),
-    media: () => (message.text ? plain(message.text) : t("message.photo")),
+    media: () => (message.text ? plain(message.text) : mediaWord(message)),
     notice: () => noticeText(message),
     gap: () => t("message.gap", { count: message.gapCount }),
     unknown: () => t("message.unknown"),
   }[message.kind]();
   return (
     <>
-      {message.kind === "media" && <Icon name="picture" size={16} />}
+      {message.kind === "media" && <Icon name={isPicture(message) ? "picture" : "file"} size={16} />}
       <span class="preview-text" dir="auto">
         {words}
       </span>
@@ -257,33 +302,35 @@ function ChatMenu({ chat, onClose }: { chat: Chat; onClose: () => void }) {
       label: t(muted ? "info.unmute" : "info.mute"),
       run: () => set({ mutedUntilMs: muted ? 0 : Number.MAX_SAFE_INTEGER }),
     },
-    {
+    { icon: "info", label: t("info.title"), run: () => go({ name: "info", chat: chat.id }) },
+  ];
+  if (!isAside(chat))
+    choices.splice(2, 0, {
       icon: "archive",
       label: t(chat.archived ? "list.unarchive" : "list.archive"),
       run: () => set({ archived: !chat.archived }),
-    },
-    { icon: "info", label: t("info.title"), run: () => go({ name: "info", chat: chat.id }) },
-  ];
-  return <Menu title={t("list.menuOf", { name: chat.name })} choices={choices} onClose={onClose} />;
+    });
+  return <Menu title={t("list.menuOf", { name: titleOf(chat) })} choices={choices} onClose={onClose} />;
 }
 
-/** Archived chats, or requests. */
+/** Archived chats, or requests and below them who was ignored or blocked. */
 export function ShelfScreen({ kind }: { kind: "archived" | "requests" }) {
   const app = useApp();
   const chats = kind === "archived" ? app.archived.value : app.requests.value;
+  const aside = kind === "archived" ? [] : app.aside.value;
   return (
     <section class="pane pane-main" aria-label={t(`list.${kind}`)}>
       <Head title={t(`list.${kind}`)} home={{ name: "list" }} />
       <div class="scroll">
         <p class="hint">{t(kind === "archived" ? "list.archivedText" : "list.requestsText")}</p>
-        {chats.length === 0 ? (
+        {chats.length + aside.length === 0 && (
           <Scene mood="asleep" title={t(kind === "archived" ? "list.noArchived" : "list.noRequests")} />
-        ) : (
-          <ul class="chats">
-            {chats.map((each) => (
-              <ChatRow key={each.id} chat={each} open={false} words={locale()} />
-            ))}
-          </ul>
+        )}
+        {chats.length > 0 && <Rows chats={chats} />}
+        {aside.length > 0 && (
+          <Group title={t("list.aside")}>
+            <Rows chats={aside} />
+          </Group>
         )}
       </div>
     </section>
@@ -345,11 +392,7 @@ export function SearchScreen() {
         )}
         {found && found.chats.length > 0 && (
           <Group title={t("search.chats")}>
-            <ul class="chats">
-              {found.chats.map((each) => (
-                <ChatRow key={each.id} chat={each} open={false} words={locale()} />
-              ))}
-            </ul>
+            <Rows chats={found.chats} />
           </Group>
         )}
         {found && found.messages.length > 0 && (
@@ -364,6 +407,16 @@ export function SearchScreen() {
         {found && !found.complete && <p class="hint">{t("search.incomplete")}</p>}
       </div>
     </section>
+  );
+}
+
+function Rows({ chats }: { chats: readonly Chat[] }) {
+  return (
+    <ul class="chats">
+      {chats.map((each) => (
+        <ChatRow key={each.id} chat={each} open={false} words={locale()} />
+      ))}
+    </ul>
   );
 }
 
@@ -384,13 +437,13 @@ function Found({ message, words }: { message: Message; words: string }) {
       <a class="chat-row" href={hrefOf({ name: "chat", chat: message.chat, at: message.n })}>
         <span class="chat-words">
           <span class="chat-line">
-            <span class="chat-name">
-              <Name of={chat?.name ?? message.senderName} />
+            <span class="chat-name one-line">
+              <Name of={chat ? titleOf(chat) : personOf(message.senderName)} />
             </span>
             <time class="chat-time">{when(message.sentAtMs, app.platform.now())}</time>
           </span>
           <span class="found">
-            {message.mine ? <span class="quiet">{t("chat.you")} </span> : null}
+            {message.mine && <span class="quiet">{t("chat.you")}: </span>}
             <Marked text={message.text} words={words} />
           </span>
         </span>
@@ -400,15 +453,16 @@ function Found({ message, words }: { message: Message; words: string }) {
 }
 
 function Marked({ text, words }: { text: string; words: string }) {
-  const at = text.toLocaleLowerCase().indexOf(words.toLocaleLowerCase());
+  const shown = plain(text, 20_000);
+  const at = shown.toLocaleLowerCase().indexOf(words.toLocaleLowerCase());
   if (at < 0) return <bdi>{plain(text)}</bdi>;
-  const from = Math.max(0, at - 40);
+  const from = at > BEFORE ? shown.lastIndexOf(" ", at - BEFORE / 2) + 1 : 0;
   return (
     <bdi>
-      {from > 0 && "…"}
-      {text.slice(from, at)}
-      <mark>{text.slice(at, at + words.length)}</mark>
-      {text.slice(at + words.length, at + words.length + 100)}
+      {from > 0 && "… "}
+      {shown.slice(Math.max(from, at - BEFORE), at)}
+      <mark>{shown.slice(at, at + words.length)}</mark>
+      {shown.slice(at + words.length, at + words.length + 100)}
     </bdi>
   );
 }

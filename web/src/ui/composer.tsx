@@ -3,14 +3,15 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import type { Chat, Photo } from "../client/api";
-import { failureOf } from "../model/app";
 import type { Conversation } from "../model/conversation";
+import { failureOf } from "../model/failures";
 import { size, t } from "../model/i18n";
 import { say, sentence, useApp } from "./context";
 import { Dialog, Menu } from "./dialog";
 import { Icon } from "./icons";
 import { QuoteWords } from "./message";
 import { useObjectUrl } from "./parts";
+import { titleOf } from "./words";
 
 const HEIGHT_PX_MOST = 148;
 const OWN_SIZING = typeof CSS !== "undefined" && CSS.supports("field-sizing", "content");
@@ -30,6 +31,7 @@ export function Composer({
   const taken = useRef<HTMLInputElement>(null);
   const menu = useSignal(false);
   const answered = conversation.reply.value;
+  const answers = conversation.answers.value;
   const text = conversation.draft.value;
   useLayoutEffect(() => {
     const element = field.current;
@@ -38,8 +40,8 @@ export function Composer({
     element.style.blockSize = `${Math.min(HEIGHT_PX_MOST, element.scrollHeight + 2)}px`;
   }, [text]);
   useEffect(() => {
-    if (answered) field.current?.focus();
-  }, [answered]);
+    if (answers > 0) field.current?.focus();
+  }, [answers]);
   const send = async () => {
     field.current?.focus();
     const failure = await conversation.send();
@@ -77,7 +79,7 @@ export function Composer({
             type="button"
             class="icon-button"
             aria-label={t("chat.cancelReply")}
-            onClick={() => (conversation.reply.value = null)}
+            onClick={() => conversation.answer(null)}
           >
             <Icon name="close" />
           </button>
@@ -106,7 +108,7 @@ export function Composer({
           onInput={(event) => conversation.write(event.currentTarget.value)}
           onKeyDown={(event) => {
             if (event.key === "Escape" && answered) {
-              conversation.reply.value = null;
+              conversation.answer(null);
               return;
             }
             if (event.key !== "Enter" || event.shiftKey || event.isComposing || coarse()) return;
@@ -189,7 +191,7 @@ function Preview({
     if (failure) say(sentence(failure), "bad");
   };
   return (
-    <Dialog title={t("photo.sendTo", { name: chat.name })} kind="full" onClose={onClose}>
+    <Dialog title={t("photo.sendTo", { name: titleOf(chat) })} kind="full" onClose={onClose}>
       <div class="preview">
         <div class="preview-picture">{url && <img src={url} alt={t("message.photo")} />}</div>
         <p class="quiet">{t("photo.kept", { size: size(photo.data.size) })}</p>

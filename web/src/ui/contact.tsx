@@ -3,8 +3,9 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import type { LinkInfo } from "../client/api";
-import { failureOf } from "../model/app";
+import { failureOf } from "../model/failures";
 import { t } from "../model/i18n";
+import { linkIn } from "../model/links";
 import { say, sentence, useApp } from "./context";
 import { Icon } from "./icons";
 import { Egg, Head, Name, Problem, Scene } from "./parts";
@@ -73,16 +74,9 @@ export function AddScreen() {
   const scanning = useSignal(false);
   const busy = useSignal(false);
   const field = useRef<HTMLInputElement>(null);
+  useEffect(() => app.keepLink(""), []);
   useEffect(() => {
-    const take = (event: Event) => {
-      link.value = (event as CustomEvent<string>).detail;
-    };
-    addEventListener("taube-link", take);
-    app.keepLink("");
-    return () => removeEventListener("taube-link", take);
-  }, []);
-  useEffect(() => {
-    const wanted = link.value.trim();
+    const wanted = linkIn(link.value) || link.value.trim();
     info.value = null;
     problem.value = "";
     if (!wanted) return;
@@ -107,7 +101,7 @@ export function AddScreen() {
     busy.value = true;
     problem.value = "";
     try {
-      const chat = await app.engine.add(link.value.trim());
+      const chat = await app.engine.add(linkIn(link.value) || link.value.trim());
       app.put(chat);
       go({ name: "chat", chat: chat.id, at: 0 }, true);
     } catch (error) {
@@ -123,13 +117,18 @@ export function AddScreen() {
         <p class="lead">{t("add.text")}</p>
         <form
           class="stack"
+          noValidate
           onSubmit={(event) => {
             event.preventDefault();
             if (info.value) add();
             else field.current?.focus();
           }}
         >
-          <button type="button" class="button" onClick={() => (scanning.value = true)}>
+          <button
+            type="button"
+            class={info.value ? "button button-quiet" : "button"}
+            onClick={() => (scanning.value = true)}
+          >
             <Icon name="scan" />
             {t("add.scan")}
           </button>
@@ -148,12 +147,18 @@ export function AddScreen() {
               aria-invalid={problem.value !== ""}
               aria-describedby={problem.value ? "add-problem" : undefined}
               onInput={(event) => (link.value = event.currentTarget.value)}
+              onPaste={(event) => {
+                const found = linkIn(event.clipboardData?.getData("text") ?? "");
+                if (!found) return;
+                event.preventDefault();
+                link.value = found;
+              }}
             />
           </label>
           {problem.value && <Problem id="add-problem" text={problem.value} />}
           {info.value && (
             <div class="found-person" role="status">
-              <Egg id="" name={info.value.name} photo={null} />
+              <Egg id={info.value.account ?? ""} name={info.value.name} photo={null} />
               <p>{t("add.found", { name: info.value.name || t("add.someone") })}</p>
             </div>
           )}

@@ -17,10 +17,12 @@ export function useApp(): App {
 
 /** A sentence at the bottom, for a few seconds. */
 export const toast: Signal<{ text: string; tone: "plain" | "bad" } | null> = signal(null);
-/** What a screen reader says next. */
+/** What a screen reader says next; it does not stay for whoever comes later. */
 export const announced = signal("");
+const ANNOUNCED_MS = 10_000;
 
 let timer: ReturnType<typeof setTimeout> | undefined;
+let silence: ReturnType<typeof setTimeout> | undefined;
 
 export function say(text: string, tone: "plain" | "bad" = "plain"): void {
   toast.value = { text, tone };
@@ -36,6 +38,10 @@ export function say(text: string, tone: "plain" | "bad" = "plain"): void {
 
 export function announce(text: string): void {
   announced.value = announced.value === text ? `${text}\u00a0` : text;
+  clearTimeout(silence);
+  silence = setTimeout(() => {
+    announced.value = "";
+  }, ANNOUNCED_MS);
 }
 
 /** One clear sentence on what was refused and what to do. */

@@ -3,7 +3,7 @@
 import { useComputed, useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useMemo } from "preact/hooks";
 import type { Chat, Hex, Message, Photo } from "../client/api";
-import { failureOf } from "../model/app";
+import { failureOf } from "../model/failures";
 import { plain } from "../model/format";
 import { t } from "../model/i18n";
 import { Banner } from "./chat_list";
@@ -15,6 +15,7 @@ import { MessageList } from "./message_list";
 import { BackButton, Egg, Name, Problem, Scene } from "./parts";
 import { go, hrefOf } from "./router";
 import { Viewer } from "./viewer";
+import { isPicture, titleOf } from "./words";
 
 export function ConversationScreen({ id, at }: { id: Hex; at: number }) {
   const app = useApp();
@@ -24,6 +25,9 @@ export function ConversationScreen({ id, at }: { id: Hex; at: number }) {
   const viewed = useSignal<Message | null>(null);
   const photo = useSignal<Photo | null>(null);
   const dropping = useSignal(false);
+  // the same functions each time: a chat that changed is no reason to draw its messages anew
+  const openMenu = useMemo(() => (message: Message) => (menu.value = message), [menu]);
+  const openPhoto = useMemo(() => (message: Message) => (viewed.value = message), [viewed]);
   const known = chat !== undefined;
   useLayoutEffect(() => {
     if (!known) return;
@@ -33,7 +37,7 @@ export function ConversationScreen({ id, at }: { id: Hex; at: number }) {
   useEffect(() => {
     if (!known) return;
     // a phone's keyboard comes when it is asked for
-    const wanted = matchMedia("(pointer: coarse)").matches ? ".head-who" : ".writing-field, .head-who";
+    const wanted = matchMedia("(pointer: coarse)").matches ? ".head-title" : ".writing-field, .head-title";
     const all = [...document.querySelectorAll<HTMLElement>(`.pane-main :is(${wanted})`)];
     all.at(-1)?.focus({ preventScroll: true });
   }, [id, known]);
@@ -63,7 +67,7 @@ export function ConversationScreen({ id, at }: { id: Hex; at: number }) {
   return (
     <section
       class={dropping.value ? "pane pane-main conversation dropping" : "pane pane-main conversation"}
-      aria-label={t("chat.with", { name: chat.name })}
+      aria-label={t("chat.with", { name: titleOf(chat) })}
       onDragOver={(event) => {
         if (!event.dataTransfer?.types.includes("Files")) return;
         event.preventDefault();
@@ -77,13 +81,7 @@ export function ConversationScreen({ id, at }: { id: Hex; at: number }) {
       <ChatHead chat={chat} />
       <Banner />
       {conversation.loaded.value ? (
-        <MessageList
-          key={id}
-          chat={chat}
-          conversation={conversation}
-          onMenu={(message) => (menu.value = message)}
-          onPhoto={(message) => (viewed.value = message)}
-        />
+        <MessageList key={id} chat={chat} conversation={conversation} onMenu={openMenu} onPhoto={openPhoto} />
       ) : (
         <div class="messages-frame">
           {conversation.failure.value && <Problem text={sentence(conversation.failure.value)} />}
@@ -118,8 +116,8 @@ function ChatHead({ chat }: { chat: Chat }) {
       <a class="head-who" href={hrefOf({ name: "info", chat: chat.id })}>
         <Egg id={chat.peer ?? chat.id} name={chat.name} photo={chat.photo} size="s" />
         <span class="head-words">
-          <h1 class="head-title">
-            <Name of={chat.name} />
+          <h1 class="head-title one-line" tabIndex={-1}>
+            <Name of={titleOf(chat)} />
           </h1>
           {state && <span class={typing ? "head-state is-typing" : "head-state"}>{state}</span>}
         </span>
@@ -146,7 +144,9 @@ function Request({ chat }: { chat: Chat }) {
     busy.value = true;
     try {
       app.put(await act());
-      if (leave) go({ name: "list" }, true);
+      if (!leave) return;
+      go({ name: "list" }, true);
+      say(t("request.aside", { name: titleOf(chat) }));
     } catch (error) {
       say(sentence(failureOf(error)), "bad");
     } finally {
@@ -157,7 +157,7 @@ function Request({ chat }: { chat: Chat }) {
     <section class="bar bar-request" aria-label={t("list.requests")}>
       {chat.sameNameAs && <Problem text={t("request.sameName", { name: chat.sameNameAs })} />}
       <p>
-        <strong>{t("request.title", { name: chat.name })}</strong> {t("request.text")}
+        <strong>{t("request.title", { name: titleOf(chat) })}</strong> {t("request.text")}
       </p>
       <div class="bar-actions">
         <button
@@ -168,14 +168,16 @@ function Request({ chat }: { chat: Chat }) {
         >
           {t("info.block")}
         </button>
-        <button
-          type="button"
-          class="button button-quiet"
-          disabled={busy.value}
-          onClick={() => run(() => app.engine.ignore(chat.id), true)}
-        >
-          {t("request.ignore")}
-        </button>
+        {!chat.archived && (
+          <button
+            type="button"
+            class="button button-quiet"
+            disabled={busy.value}
+            onClick={() => run(() => app.engine.ignore(chat.id), true)}
+          >
+            {t("request.ignore")}
+          </button>
+        )}
         <button
           type="button"
           class="button"
@@ -187,7 +189,7 @@ function Request({ chat }: { chat: Chat }) {
       </div>
       {asking.value && (
         <Confirm
-          title={t("info.blockTitle", { name: chat.name })}
+          title={t("info.blockTitle", { name: titleOf(chat) })}
           text={t("info.blockText")}
           yes={t("info.block")}
           danger
@@ -200,9 +202,16 @@ function Request({ chat }: { chat: Chat }) {
 }
 
 function Blocked({ chat }: { chat: Chat }) {
+  const app = useApp();
+  const unblock = () => app.unblock(chat.id).catch((error) => say(sentence(failureOf(error)), "bad"));
   return (
     <div class="bar">
-      <p>{t("chat.blockedText", { name: chat.name })}</p>
+      <p>{t("chat.blockedText", { name: titleOf(chat) })}</p>
+      <div class="bar-actions">
+        <button type="button" class="button button-quiet" onClick={unblock}>
+          {t("info.unblock")}
+        </button>
+      </div>
     </div>
   );
 }
@@ -223,14 +232,14 @@ function MessageMenu({
   const choices: Choice[] = [];
   const bubble = message.kind !== "notice" && message.kind !== "gap";
   if (bubble && chat.state === "open")
-    choices.push({ icon: "reply", label: t("message.reply"), run: () => (conversation.reply.value = message) });
+    choices.push({ icon: "reply", label: t("message.reply"), run: () => conversation.answer(message) });
   if (message.text)
     choices.push({
       icon: "copy",
       label: t("message.copy"),
       run: async () => say(t((await app.platform.copy(message.text)) ? "common.copied" : "common.notCopied")),
     });
-  if (message.kind === "media")
+  if (isPicture(message))
     choices.push({ icon: "eye", label: t("message.openPhoto"), run: () => (onView.value = message) });
   if (message.state === "failed")
     choices.push({

@@ -6,21 +6,21 @@
  */
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useId, useLayoutEffect, useRef } from "preact/hooks";
+import { useId, useLayoutEffect, useRef } from "preact/hooks";
 import { t } from "../model/i18n";
 import { Icon, type IconName } from "./icons";
 import { overlay } from "./router";
 
 interface DialogProps {
   title: string;
-  kind?: "sheet" | "dialog" | "full";
-  /** Whether the title is seen, or only read out. */
-  bare?: boolean;
+  kind?: "sheet" | "dialog" | "full" | "photo";
+  /** Whether the title is seen with a button that closes, seen alone, or only read out. */
+  head?: "whole" | "title" | "none";
   onClose: () => void;
   children: ComponentChildren;
 }
 
-export function Dialog({ title, kind = "dialog", bare = false, onClose, children }: DialogProps) {
+export function Dialog({ title, kind = "dialog", head = "whole", onClose, children }: DialogProps) {
   const ref = useRef<HTMLDialogElement>(null);
   const close = useRef(() => {});
   const gone = useRef(onClose);
@@ -41,20 +41,20 @@ export function Dialog({ title, kind = "dialog", bare = false, onClose, children
     // biome-ignore lint/a11y/useKeyWithClickEvents: Escape closes it too, by the browser itself.
     <dialog
       ref={ref}
-      class={`over over-${kind}`}
+      class={kind === "photo" ? "over over-full over-photo" : `over over-${kind}`}
       aria-labelledby={id}
       onCancel={(event) => {
         event.preventDefault();
         close.current();
       }}
       onClick={(event) => {
-        if (event.target === ref.current && kind !== "full") close.current();
+        if (event.target === ref.current && kind !== "full" && kind !== "photo") close.current();
       }}
     >
       <div class="over-inside">
-        <div class={bare ? "sr-only" : "over-head"}>
+        <div class={{ whole: "over-head", title: "over-title", none: "sr-only" }[head]}>
           <h2 id={id}>{title}</h2>
-          {!bare && (
+          {head === "whole" && (
             <button type="button" class="icon-button" aria-label={t("common.close")} onClick={() => close.current()}>
               <Icon name="close" />
             </button>
@@ -76,7 +76,7 @@ export interface Choice {
 /** A list of things to do; at the bottom on a phone. */
 export function Menu({ title, choices, onClose }: { title: string; choices: Choice[]; onClose: () => void }) {
   const list = useRef<HTMLDivElement>(null);
-  useEffect(() => list.current?.querySelector("button")?.focus(), []);
+  useLayoutEffect(() => list.current?.querySelector("button")?.focus(), []);
   const move = (event: KeyboardEvent) => {
     const all = [...(list.current?.querySelectorAll("button") ?? [])];
     const at = all.indexOf(document.activeElement as HTMLButtonElement);
@@ -86,7 +86,7 @@ export function Menu({ title, choices, onClose }: { title: string; choices: Choi
     all[(at + by + all.length) % all.length]?.focus();
   };
   return (
-    <Dialog title={title} kind="sheet" bare onClose={onClose}>
+    <Dialog title={title} kind="sheet" head="title" onClose={onClose}>
       <div class="menu" role="menu" ref={list} aria-label={title} onKeyDown={move}>
         {choices.map((each) => (
           <button

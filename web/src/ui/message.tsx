@@ -1,6 +1,7 @@
 /** One message: its bubble with quote, picture, text, time and ticks; or the line of a notice, a gap, an unknown kind. */
 
 import type { Message, Reply } from "../client/api";
+import type { App } from "../model/app";
 import type { Conversation } from "../model/conversation";
 import { plain } from "../model/format";
 import { direction, t, time } from "../model/i18n";
@@ -11,7 +12,7 @@ import { Picture } from "./picture";
 import { go } from "./router";
 import { Text } from "./text";
 import { useLongPress, useSwipe } from "./touch";
-import { noticeText } from "./words";
+import { noticeText, personOf } from "./words";
 
 interface Props {
   message: Message;
@@ -49,9 +50,10 @@ export const MessageRow = memo((props: Props) => {
 });
 
 function Bubble({ message, conversation, first, last, group, stranger, onMenu, onPhoto }: Props) {
-  const { platform } = useApp();
+  const app = useApp();
+  const { platform } = app;
   const answer = () => {
-    conversation.reply.value = message;
+    conversation.answer(message);
   };
   const swipe = useSwipe(answer, () => platform.vibrate(12));
   const press = useLongPress(() => {
@@ -93,7 +95,7 @@ function Bubble({ message, conversation, first, last, group, stranger, onMenu, o
       <div class={`bubble bubble-${message.kind}`}>
         {group && first && !message.mine && (
           <p class="sender">
-            <Name of={message.senderName} />
+            <Name of={personOf(message.senderName)} />
           </p>
         )}
         {message.reply && <Quote reply={message.reply} onOpen={conversation} />}
@@ -107,7 +109,9 @@ function Bubble({ message, conversation, first, last, group, stranger, onMenu, o
           </p>
         )}
         <div class={beside ? "said said-beside" : "said"}>
-          {message.kind !== "unknown" && message.text && <Text text={message.text} time={at} onLink={inApp} />}
+          {message.kind !== "unknown" && message.text && (
+            <Text text={message.text} time={at} onLink={(href) => inApp(app, href)} />
+          )}
           <span class="meta">
             <time>{at}</time>
             {message.mine && (
@@ -151,7 +155,8 @@ function Quote({ reply, onOpen }: { reply: Reply; onOpen: Conversation }) {
       type="button"
       class="quote"
       onClick={async () => {
-        if (!(await onOpen.toReply(reply))) say(t("message.quoteMissing"));
+        const failure = await onOpen.toReply(reply);
+        if (failure) say(failure.code === "message_unknown" ? t("message.quoteMissing") : sentence(failure));
       }}
     >
       <QuoteWords reply={reply} />
@@ -162,7 +167,7 @@ function Quote({ reply, onOpen }: { reply: Reply; onOpen: Conversation }) {
 export function QuoteWords({ reply }: { reply: Pick<Reply, "mine" | "senderName" | "kind" | "text"> }) {
   return (
     <>
-      <span class="quote-who">{reply.mine ? t("chat.you") : <Name of={reply.senderName} />}</span>
+      <span class="quote-who one-line">{reply.mine ? t("chat.you") : <Name of={personOf(reply.senderName)} />}</span>
       <span class="quote-what" dir="auto">
         {reply.kind === "missing" && t("message.quoteMissing")}
         {reply.kind === "media" && (
@@ -177,15 +182,15 @@ export function QuoteWords({ reply }: { reply: Pick<Reply, "mine" | "senderName"
   );
 }
 
-/** A link of this app's own server opens in the app. */
-function inApp(href: string): boolean {
+/** A contact link of this app's own server opens in the app. */
+function inApp(app: App, href: string): boolean {
   try {
     const url = new URL(href);
     if (url.origin !== location.origin || url.pathname !== "/c" || !url.hash) return false;
   } catch {
     return false;
   }
+  app.keepLink(href);
   go({ name: "add" });
-  dispatchEvent(new CustomEvent("taube-link", { detail: href }));
   return true;
 }

@@ -15,11 +15,12 @@ import { Icon } from "./icons";
 import { MessageRow } from "./message";
 import { Scene } from "./parts";
 import { useRows } from "./virtual";
-import { spoken } from "./words";
+import { spoken, titleOf } from "./words";
 
 const GROUP_MS = 5 * 60_000;
 const EDGE_ROWS = 20;
 const FAR_PX = 240;
+const NEAR_PX = 80;
 const FLASH_MS = 1_600;
 const DAY_MS = 1_200;
 /** The list finds its place by a row's index: nothing is put in before it has. */
@@ -45,6 +46,7 @@ export function MessageList({ chat, conversation, onMenu, onPhoto }: Props) {
   const settled = useRef(false);
   const touched = useRef(false);
   const wanted = useRef("");
+  const end = useRef({ reached: !conversation.target.peek(), moved: false });
   const count = messages.length;
   const kept = focused.value ? messages.findIndex((each) => conversation.keyOf(each) === focused.value) : -1;
   const rows = useRows({
@@ -72,8 +74,9 @@ export function MessageList({ chat, conversation, onMenu, onPhoto }: Props) {
     if (!range || !element || !placed.current) return;
     const list = conversation.messages.peek();
     far.value = conversation.after.peek() || rows.getDistanceFromEnd() > FAR_PX;
-    const shownDay = list[range.startIndex];
-    const label = shownDay && rows.isScrolling && touched.current ? day(shownDay.sentAtMs, app.platform.now()) : "";
+    const top = list[range.startIndex];
+    if (top) conversation.stands(top.n, end.current.reached);
+    const label = top && rows.isScrolling && touched.current ? day(top.sentAtMs, app.platform.now()) : "";
     if (label) floating.value = label;
     if (settled.current) {
       if (range.startIndex < EDGE_ROWS) conversation.older();
@@ -108,13 +111,43 @@ export function MessageList({ chat, conversation, onMenu, onPhoto }: Props) {
     look();
   }, [count > 0]);
 
+  // a keyboard that comes, a photo that loads, a window that turns: who is at the end stays there, until they leave it
+  useLayoutEffect(() => {
+    const element = scroller.current;
+    if (!element?.firstElementChild) return;
+    const left = () => element.scrollHeight - element.clientHeight - element.scrollTop;
+    const onScroll = () => {
+      if (left() < NEAR_PX) end.current.reached = true;
+      else if (end.current.moved) end.current.reached = false;
+    };
+    const sizes = new ResizeObserver(() => {
+      if (!end.current.reached || (end.current.moved && rows.isScrolling) || left() < 1) return;
+      end.current.moved = false; // what scrolls now is the list itself
+      rows.scrollToEnd();
+    });
+    sizes.observe(element);
+    sizes.observe(element.firstElementChild);
+    element.addEventListener("scroll", onScroll, { passive: true });
+    return () => {
+      sizes.disconnect();
+      element.removeEventListener("scroll", onScroll);
+    };
+  }, [count > 0]);
+  const onMove = () => {
+    touched.current = true;
+    end.current.moved = true;
+  };
+
   useSignalEffect(() => {
     const target = conversation.target.value;
     if (!target) return;
+    const follows = target.added === true && placed.current && rows.isAtEnd();
     queueMicrotask(() => {
       if (conversation.target.peek() !== target) return;
       conversation.target.value = null;
       settle();
+      end.current.reached = target.n === Number.MAX_SAFE_INTEGER;
+      if (follows) return; // a list that stands at its end stays there
       const list = conversation.messages.peek();
       if (target.n === Number.MAX_SAFE_INTEGER) {
         rows.scrollToEnd();
@@ -145,7 +178,7 @@ export function MessageList({ chat, conversation, onMenu, onPhoto }: Props) {
     return () => document.removeEventListener("visibilitychange", seen);
   }, []);
 
-  useEffect(() => look(), [messages, chat.state]);
+  useEffect(() => look(), [messages, chat.state, chat.unread]);
 
   useEffect(() => {
     if (!floating.value) return;
@@ -170,6 +203,7 @@ export function MessageList({ chat, conversation, onMenu, onPhoto }: Props) {
   });
 
   const onKeyDown = (event: KeyboardEvent) => {
+    end.current.moved = true;
     const row = (event.target as HTMLElement).closest<HTMLElement>("[data-index]");
     if (!row) return;
     const at = Number(row.dataset.index);
@@ -192,7 +226,7 @@ export function MessageList({ chat, conversation, onMenu, onPhoto }: Props) {
   if (count === 0)
     return (
       <div class="messages-frame messages-none">
-        <Scene mood="letter" title={t("chat.empty", { name: chat.name })} text={t("chat.emptyText")} />
+        <Scene mood="letter" title={t("chat.empty", { name: titleOf(chat) })} text={t("chat.emptyText")} />
       </div>
     );
   const items = rows.getVirtualItems();
@@ -210,8 +244,11 @@ export function MessageList({ chat, conversation, onMenu, onPhoto }: Props) {
         aria-label={t("chat.messages")}
         tabIndex={-1}
         onKeyDown={onKeyDown}
-        onWheel={() => (touched.current = true)}
-        onTouchMove={() => (touched.current = true)}
+        onWheel={onMove}
+        onTouchMove={onMove}
+        onPointerDown={(event) => {
+          if (event.target === scroller.current) end.current.moved = true; // its scroll bar
+        }}
         onFocusIn={(event) => {
           const row = (event.target as HTMLElement).closest<HTMLElement>("[data-index]");
           const message = row && conversation.messages.peek()[Number(row.dataset.index)];
@@ -226,8 +263,8 @@ export function MessageList({ chat, conversation, onMenu, onPhoto }: Props) {
               const above = messages[item.index - 1];
               const below = messages[item.index + 1];
               const newDay = !above || daysBetween(above.sentAtMs, message.sentAtMs) !== 0;
-              const divider =
-                conversation.divider.value > 0 && firstUnread(messages, item.index, conversation.divider.value);
+              const unread = conversation.divider.value;
+              const divider = unread > 0 && firstUnread(message, above, unread, conversation.before.value);
               return (
                 <li
                   key={item.key}
@@ -292,10 +329,10 @@ export function MessageList({ chat, conversation, onMenu, onPhoto }: Props) {
   );
 }
 
-function firstUnread(messages: readonly Message[], index: number, n: number): boolean {
-  const message = messages[index];
-  const above = messages[index - 1];
-  return message !== undefined && message.n >= n && (!above || above.n < n) && message.n !== Number.MAX_SAFE_INTEGER;
+/** *before*: there are older ones than the first row. */
+function firstUnread(message: Message, above: Message | undefined, n: number, before: boolean): boolean {
+  if (message.n < n || message.n === Number.MAX_SAFE_INTEGER) return false;
+  return above ? above.n < n : message.n === n || !before;
 }
 
 /** Whether two messages stand together as one person's. */

@@ -192,9 +192,12 @@ export function Scene({
   );
 }
 
+/** Why something was not done; it comes into sight, however far down a small screen it stands. */
 export function Problem({ text, id }: { text: string; id?: string }) {
+  const place = useRef<HTMLParagraphElement>(null);
+  useEffect(() => place.current?.scrollIntoView({ block: "nearest" }), [text]);
   return (
-    <p class="problem" role="alert" id={id}>
+    <p class="problem" role="alert" id={id} ref={place}>
       <Icon name="warning" size={20} />
       <span>{text}</span>
     </p>

@@ -1,51 +1,85 @@
-/** A photo in a bubble: its blurred placeholder, then the picture; loaded at a tap where a stranger sent it. */
+/**
+ * A photo in a bubble: its blurred placeholder, then the picture; nothing is loaded for a chat that is not accepted.
+ *
+ * Whether it is a picture is decided by its bytes, which the engine has looked at: what is none becomes a file.
+ */
 
-import { useSignal } from "@preact/signals";
+import { useComputed, useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { thumbHashToRGBA } from "thumbhash";
 import type { Message } from "../client/api";
-import { failureOf } from "../model/app";
 import type { Conversation } from "../model/conversation";
+import { failureOf } from "../model/failures";
 import { size, t } from "../model/i18n";
-import { sentence } from "./context";
+import { sentence, useApp } from "./context";
+import { FileCard } from "./file";
 import { Icon } from "./icons";
 import { useObjectUrl } from "./parts";
+import { isPicture } from "./words";
 
 interface Props {
   message: Message;
   conversation: Conversation;
+  /** The chat is not accepted. */
   stranger: boolean;
   onOpen: () => void;
 }
 
 const WIDTH_PX = 300;
 const HEIGHT_PX = 360;
+/** A larger one is loaded at a tap. */
+const UNASKED_BYTES_MOST = 16e6;
 
-export function Picture({ message, conversation, stranger, onOpen }: Props) {
+export function Picture(props: Props) {
+  const { message, conversation, stranger } = props;
+  if (isPicture(message)) return <Photo {...props} />;
+  return <FileCard message={message} conversation={conversation} stranger={stranger} />;
+}
+
+function Photo({ message, conversation, stranger, onOpen }: Props) {
+  const app = useApp();
   const { media } = message;
   const blob = useSignal<Blob | null>(null);
   const problem = useSignal("");
-  const asked = useSignal(!stranger || message.mine);
+  /** Whether what was the matter may be over by itself. */
+  const passing = useSignal(false);
+  const tries = useSignal(0);
+  const broken = useSignal(false);
+  const tapped = useSignal(false);
+  const online = useComputed(() => app.status.value?.connection.state === "online").value;
   const url = useObjectUrl(blob.value);
   const gone = media?.state === "gone";
+  const here = media?.state === "here" || media?.state === "uploading";
+  const closed = stranger && !here;
+  const asked = !closed && (here || tapped.value || (media?.size ?? 0) <= UNASKED_BYTES_MOST);
   const key = conversation.keyOf(message);
   useEffect(() => {
-    if (!asked.value || gone) return;
-    let here = true;
+    if (!asked || gone) return;
+    let shown = true;
     problem.value = "";
     conversation.media(message).then(
       (got) => {
-        if (here) blob.value = got;
+        if (shown) blob.value = got;
       },
       (error) => {
-        if (here) problem.value = sentence(failureOf(error));
+        if (!shown) return;
+        const failure = failureOf(error);
+        passing.value = failure.code === "offline" || failure.code === "later";
+        problem.value = sentence(failure);
       },
     );
     return () => {
-      here = false;
+      shown = false;
     };
-  }, [key, asked.value, gone]);
+  }, [key, asked, gone, tries.value]);
+  useEffect(() => {
+    if (online && problem.peek() && passing.peek()) tries.value += 1;
+  }, [online]);
   if (!media) return null;
+  if (blob.value && (broken.value || !blob.value.type.startsWith("image/"))) {
+    const why = t("error.file_not_a_picture");
+    return <FileCard message={message} conversation={conversation} stranger={stranger} why={why} />;
+  }
   const known = media.width > 0 && media.height > 0;
   const [wide, high] = known ? [media.width, media.height] : [4, 3];
   const ratio = Math.max(0.5, Math.min(2.4, wide / high));
@@ -53,18 +87,24 @@ export function Picture({ message, conversation, stranger, onOpen }: Props) {
   const failed = gone
     ? t("error.file_gone")
     : problem.value || (media.state === "failed" ? t("message.photoFailed") : "");
-  const busy = !failed && (media.state === "loading" || media.state === "uploading" || (asked.value && !url));
+  const busy = !failed && (media.state === "loading" || media.state === "uploading" || (asked && !url));
   const label = [t("message.photo"), message.text.slice(0, 100)].filter(Boolean).join(": ");
   return (
     <div class="picture" style={{ inlineSize: `${width}px`, aspectRatio: String(ratio) }}>
       <Blur hash={media.thumbhash} />
       {url && !failed && (
         <button type="button" class="picture-open" aria-label={t("message.open", { what: label })} onClick={onOpen}>
-          <img src={url} alt={label} decoding="async" onError={() => (problem.value = t("error.file_not_a_picture"))} />
+          <img src={url} alt={label} decoding="async" onError={() => (broken.value = true)} />
         </button>
       )}
-      {!asked.value && !failed && (
-        <button type="button" class="picture-ask" onClick={() => (asked.value = true)}>
+      {closed && !failed && (
+        <div class="picture-ask">
+          <Icon name="picture" />
+          <span>{t("file.closed")}</span>
+        </div>
+      )}
+      {!asked && !closed && !failed && (
+        <button type="button" class="picture-ask" onClick={() => (tapped.value = true)}>
           <Icon name="download" />
           <span>{t("message.load", { size: size(media.size) })}</span>
         </button>
@@ -79,8 +119,8 @@ export function Picture({ message, conversation, stranger, onOpen }: Props) {
               class="button button-small"
               onClick={() => {
                 problem.value = "";
-                asked.value = false;
-                queueMicrotask(() => (asked.value = true));
+                tapped.value = true;
+                tries.value += 1;
               }}
             >
               {t("common.again")}

@@ -8,6 +8,7 @@ import { useApp } from "./context";
 import { Dialog } from "./dialog";
 import { Icon } from "./icons";
 import { Problem } from "./parts";
+import { Pigeon } from "./pigeon";
 
 const BORDER = 3;
 const FRAME_MS = 140;
@@ -52,6 +53,8 @@ export function Scanner({
   const video = useRef<HTMLVideoElement>(null);
   const problem = useSignal("");
   const ready = useSignal(false);
+  /** There is no camera, or none that we may use. */
+  const blind = useSignal(false);
   const done = useRef(false);
   useEffect(() => {
     let stream: MediaStream | null = null;
@@ -82,6 +85,7 @@ export function Scanner({
         look();
       },
       (error: Error) => {
+        blind.value = true;
         problem.value = t(error.name === "NotAllowedError" ? "scan.denied" : "scan.none");
       },
     );
@@ -110,11 +114,15 @@ export function Scanner({
   return (
     <Dialog title={title} kind="full" onClose={onClose}>
       <div class="scanner">
-        <div class={ready.value ? "scanner-view" : "scanner-view scanner-dark"}>
-          <video ref={video} muted playsInline aria-label={t("scan.camera")} />
-          <div class="scanner-frame" aria-hidden="true" />
-        </div>
-        <p>{hint}</p>
+        {blind.value ? (
+          <Pigeon mood="puzzled" />
+        ) : (
+          <div class={ready.value ? "scanner-view" : "scanner-view scanner-dark"}>
+            <video ref={video} muted playsInline aria-label={t("scan.camera")} />
+            <div class="scanner-frame" aria-hidden="true" />
+          </div>
+        )}
+        {!blind.value && <p>{hint}</p>}
         {problem.value && <Problem text={problem.value} />}
         <label class="button button-quiet">
           <Icon name="picture" />

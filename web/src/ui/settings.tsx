@@ -3,7 +3,8 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useId } from "preact/hooks";
 import type { Fact } from "../client/api";
-import { failureOf, TEXT_SIZES, type Theme } from "../model/app";
+import { TEXT_SIZES, type Theme } from "../model/app";
+import { failureOf } from "../model/failures";
 import { has, type Key, LOCALES, type Locale, locale, percent, size, t } from "../model/i18n";
 import { InstallCard } from "./cards";
 import { say, sentence, useApp } from "./context";
@@ -99,18 +100,20 @@ function Overview() {
   );
 }
 
-/** A name and a picture: in the settings, and when an account is made. */
+/** A name and a picture: in the settings, and when an account is made. *refused*: why that was not done, in words. */
 export function ProfileForm({
   name,
   photo,
   label,
   busy,
+  refused = "",
   onDone,
 }: {
   name: string;
   photo: Blob | null;
   label: string;
   busy: boolean;
+  refused?: string;
   onDone: (name: string, photo: Blob | null) => void;
 }) {
   const { platform } = useApp();
@@ -130,7 +133,7 @@ export function ProfileForm({
   };
   return (
     <form
-      class="stack profile"
+      class="stack"
       onSubmit={(event) => {
         event.preventDefault();
         const wanted = written.value.trim();
@@ -179,7 +182,7 @@ export function ProfileForm({
       <p class="hint" id={`${id}-hint`}>
         {t("profile.hint")}
       </p>
-      {problem.value && <Problem id={`${id}-problem`} text={problem.value} />}
+      {problem.value ? <Problem id={`${id}-problem`} text={problem.value} /> : refused && <Problem text={refused} />}
       <button type="submit" class="button" disabled={busy}>
         {label}
       </button>
@@ -219,7 +222,6 @@ function Notifications() {
   const busy = useSignal(false);
   const push = app.status.value?.push;
   if (!push) return null;
-  const why = push.why || app.pushProblem.value;
   const act = async (run: () => Promise<void>) => {
     busy.value = true;
     try {
@@ -238,7 +240,7 @@ function Notifications() {
         <div>
           <h2>{t(`push.${push.state}`)}</h2>
           <p>{t(`push.${push.state}Text`)}</p>
-          {push.state === "broken" && why && <p>{t(`push.why.${why}`)}</p>}
+          {push.state === "broken" && push.why && <p>{t(`push.why.${push.why}`)}</p>}
         </div>
       </div>
       {(push.state === "off" || push.state === "broken") && (
@@ -246,7 +248,7 @@ function Notifications() {
           {t(push.state === "broken" ? "common.again" : "push.turnOn")}
         </button>
       )}
-      {good && (
+      {(good || push.state === "broken") && (
         <button
           type="button"
           class="button button-quiet"
@@ -367,29 +369,53 @@ function Storage() {
   );
 }
 
+/** Entries of the server's ledger that it never stores, and those of which it cannot tell whose they are: no answer of
+ * its names them. Source: docs/privacy-ledger.md. */
+const IN_MEMORY = ["live connection", "network address", "budgets", "waking"];
+const OF_NOBODY = ["gate", "blob", "invitation"];
+
 function Server() {
   const app = useApp();
   const facts = useSignal<Fact[] | null>(null);
   const problem = useSignal("");
-  useEffect(() => {
+  const isOffline = app.status.value?.connection.state === "offline";
+  const ask = () => {
     app.engine.knows().then(
       (found) => (facts.value = found),
       (error) => (problem.value = sentence(failureOf(error))),
     );
-  }, []);
+  };
+  useEffect(() => {
+    if (isOffline) problem.value = t("error.offline");
+    else if (!facts.value) ask();
+  }, [isOffline]);
+  if (!facts.value && problem.value)
+    return (
+      <>
+        <Problem text={problem.value} />
+        <button
+          type="button"
+          class="button"
+          onClick={() => {
+            problem.value = "";
+            ask();
+          }}
+        >
+          {t("common.again")}
+        </button>
+      </>
+    );
+  if (!facts.value) return <p class="hint">{t("knows.asking")}</p>;
   const entries = new Map<string, string[]>();
-  for (const each of facts.value ?? []) entries.set(each.entry, [...(entries.get(each.entry) ?? []), each.value]);
+  for (const each of facts.value) entries.set(each.entry, [...(entries.get(each.entry) ?? []), each.value]);
   return (
     <>
       <p class="lead">{t("knows.text")}</p>
-      {problem.value && <Problem text={problem.value} />}
-      {!facts.value && !problem.value && <p class="hint">{t("knows.asking")}</p>}
       {[...entries].map(([entry, values]) => (
-        <details class="fact" key={entry} open>
+        <details class="fact" key={entry}>
           <summary>
-            <span>{knows(entry, "") || entry}</span>
+            <FactWords entry={entry} />
           </summary>
-          <p>{knows(entry, ".why")}</p>
           <ul>
             {values.map((each, at) => (
               <li key={at} dir="ltr">
@@ -399,28 +425,47 @@ function Server() {
           </ul>
         </details>
       ))}
-      {facts.value && (
-        <>
-          <h2 class="group-title">{t("knows.not")}</h2>
-          <p class="hint">{t("knows.notText")}</p>
-          <button
-            type="button"
-            class="button button-quiet"
-            onClick={async () =>
-              say(
-                t(
-                  (await app.platform.copy(JSON.stringify(facts.value, null, 2)))
-                    ? "common.copied"
-                    : "common.notCopied",
-                ),
-              )
-            }
-          >
-            <Icon name="copy" />
-            {t("knows.copy")}
-          </button>
-        </>
-      )}
+      <h2 class="group-title">{t("knows.memory")}</h2>
+      <p class="hint">{t("knows.memoryText")}</p>
+      <Untold entries={IN_MEMORY} />
+      <h2 class="group-title">{t("knows.nobody")}</h2>
+      <p class="hint">{t("knows.nobodyText")}</p>
+      <Untold entries={OF_NOBODY} />
+      <h2 class="group-title">{t("knows.not")}</h2>
+      <p class="hint">{t("knows.notText")}</p>
+      <button
+        type="button"
+        class="button button-quiet"
+        onClick={async () => {
+          const done = await app.platform.copy(JSON.stringify(facts.value, null, 2));
+          say(t(done ? "common.copied" : "common.notCopied"));
+        }}
+      >
+        <Icon name="copy" />
+        {t("knows.copy")}
+      </button>
+    </>
+  );
+}
+
+/** What an entry is called, and why the server has it. */
+function FactWords({ entry }: { entry: string }) {
+  return (
+    <span class="row-words">
+      <span class="fact-name">{knows(entry, "") || entry}</span>
+      <span class="row-text">{knows(entry, ".why")}</span>
+    </span>
+  );
+}
+
+function Untold({ entries }: { entries: string[] }) {
+  return (
+    <>
+      {entries.map((each) => (
+        <div class="fact fact-untold" key={each}>
+          <FactWords entry={each} />
+        </div>
+      ))}
     </>
   );
 }
@@ -435,8 +480,10 @@ function knows(entry: string, suffix: "" | ".why"): string {
 function About() {
   const app = useApp();
   const build = useSignal("");
+  const published = useSignal("");
   useEffect(() => {
     app.platform.build().then((hash) => (build.value = hash));
+    app.platform.published().then((hash) => (published.value = hash));
   }, []);
   return (
     <>
@@ -447,6 +494,9 @@ function About() {
       </div>
       <div class="card-list">
         <Row icon="box" title={t("about.build")} text={build.value || t("about.unbuilt")} />
+        {build.value && published.value && published.value !== build.value && (
+          <Row icon="box" title={t("about.other")} text={published.value} />
+        )}
         <Row icon="language" title={t("about.server")} text={app.status.value?.me?.server ?? location.origin} />
         <Row icon="person" title={t("about.id")} text={app.status.value?.me?.id} />
       </div>
@@ -466,7 +516,7 @@ function Delete() {
   const same = typed.value.trim().toLocaleUpperCase(locale()) === word.toLocaleUpperCase(locale());
   return (
     <form
-      class="stack"
+      class="stack leaving"
       onSubmit={async (event) => {
         event.preventDefault();
         if (!same) {

@@ -2,11 +2,11 @@
 
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
-import type { Status } from "../client/api";
-import { failureOf } from "../model/app";
-import { t } from "../model/i18n";
+import type { ErrorCode, Status } from "../client/api";
+import { failureOf } from "../model/failures";
+import { type Key, t } from "../model/i18n";
 import { say, sentence, useApp } from "./context";
-import { Problem, Scene } from "./parts";
+import { Scene } from "./parts";
 import { LanguagePicker } from "./welcome";
 
 function StatusPage({
@@ -64,6 +64,14 @@ export function ReplacedPage() {
   );
 }
 
+/** What is said where the store cannot be opened: title and text, by why. */
+const CLOSED: Partial<Record<ErrorCode, [title: Key, text: Key]>> = {
+  newer: ["newer.title", "newer.text"],
+  damaged: ["unreadable.title", "unreadable.text"],
+  storage: ["shut.title", "shut.text"],
+};
+const BROKEN: [Key, Key] = ["broken.title", "broken.text"];
+
 export function PhasePage({ status }: { status: Status }) {
   if (status.phase === "evicted")
     return (
@@ -73,19 +81,8 @@ export function PhasePage({ status }: { status: Status }) {
       </StatusPage>
     );
   if (status.phase === "unreadable") {
-    const newer = status.failure?.code === "newer";
-    return (
-      <StatusPage
-        mood="puzzled"
-        title={t(newer ? "newer.title" : "unreadable.title")}
-        text={t(newer ? "newer.text" : "unreadable.text")}
-      >
-        {status.failure && !newer && <Problem text={sentence(status.failure)} />}
-        <button type="button" class="button" onClick={() => location.reload()}>
-          {t("common.reload")}
-        </button>
-      </StatusPage>
-    );
+    const [title, text] = (status.failure && CLOSED[status.failure.code]) ?? BROKEN;
+    return <ReloadPage title={t(title)} text={t(text)} />;
   }
   return (
     <StatusPage mood="asleep" title={t("deleted.title")} text={t("deleted.text")}>
@@ -105,8 +102,13 @@ function StartAgain() {
 
 /** The engine did not start. */
 export function BrokenPage() {
+  const [title, text] = BROKEN;
+  return <ReloadPage title={t(title)} text={t(text)} />;
+}
+
+function ReloadPage({ title, text }: { title: string; text: string }) {
   return (
-    <StatusPage mood="puzzled" title={t("broken.title")} text={t("broken.text")}>
+    <StatusPage mood="puzzled" title={title} text={text}>
       <button type="button" class="button" onClick={() => location.reload()}>
         {t("common.reload")}
       </button>

@@ -16,8 +16,10 @@ export function Text({ text, time, onLink }: { text: string; time: string; onLin
   return (
     <>
       <div class={emoji ? `text text-emoji text-emoji-${emoji}` : "text"} dir="auto" data-time={time}>
-        {elements(pieces(shown), onLink)}
-        {shown.length < text.length && "…"}
+        <span class="words">
+          {elements(pieces(shown), onLink)}
+          {shown.length < text.length && "…"}
+        </span>
       </div>
       {shown.length < text.length && (
         <button type="button" class="link-button" onClick={() => setWhole(true)}>
@@ -45,6 +47,7 @@ function elements(list: Piece[], onLink: (href: string) => boolean): ComponentCh
             }}
           >
             <bdi>{each.text}</bdi>
+            {each.host && <bdi class="link-host"> ({each.host})</bdi>}
           </a>
         );
       case "bold":

@@ -3,13 +3,15 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import type { Message } from "../client/api";
-import { failureOf } from "../model/app";
 import type { Conversation } from "../model/conversation";
+import { failureOf } from "../model/failures";
+import { fileName, plain } from "../model/format";
 import { day, t, time } from "../model/i18n";
 import { say, sentence, useApp } from "./context";
 import { Dialog } from "./dialog";
 import { Icon } from "./icons";
 import { Problem, useObjectUrl } from "./parts";
+import { personOf } from "./words";
 
 const SCALE_MOST = 6;
 const CLOSE_PX = 110;
@@ -28,12 +30,16 @@ export function Viewer({
   const blob = useSignal<Blob | null>(null);
   const problem = useSignal("");
   const url = useObjectUrl(blob.value);
+  const name = fileName(message.media?.name ?? "", blob.value?.type ?? "") || "photo";
   const stage = useRef<HTMLDivElement>(null);
   const picture = useRef<HTMLImageElement>(null);
   const view = useRef({ scale: 1, x: 0, y: 0, tapMs: 0, points: new Map<number, { x: number; y: number }>() });
   useEffect(() => {
     conversation.media(message).then(
-      (got) => (blob.value = got),
+      (got) => {
+        if (got.type.startsWith("image/")) blob.value = got;
+        else problem.value = t("error.file_not_a_picture");
+      },
       (error) => (problem.value = sentence(failureOf(error))),
     );
   }, []);
@@ -94,14 +100,14 @@ export function Viewer({
     return () => removeEventListener("keydown", onKey);
   }, []);
   const share = async () => {
-    const file = blob.value && new File([blob.value], message.media?.name || "photo", { type: blob.value.type });
+    const file = blob.value && new File([blob.value], name, { type: blob.value.type });
     if (file && !(await platform.share({ file }))) say(t("photo.noShare"), "bad");
   };
-  const who = message.mine ? t("chat.you") : message.senderName;
+  const who = message.mine ? t("chat.you") : personOf(message.senderName);
   return (
     <Dialog
       title={t("photo.of", { name: who, time: `${day(message.sentAtMs, platform.now())} ${time(message.sentAtMs)}` })}
-      kind="full"
+      kind="photo"
       onClose={onClose}
     >
       <div class="viewer">
@@ -130,7 +136,7 @@ export function Viewer({
         {problem.value && <Problem text={problem.value} />}
         {message.text && (
           <p class="viewer-caption" dir="auto">
-            {message.text.slice(0, 600)}
+            {plain(message.text, 600)}
           </p>
         )}
         <div class="viewer-actions">
@@ -148,12 +154,7 @@ export function Viewer({
             </button>
           )}
           {url && (
-            <a
-              class="icon-button"
-              href={url}
-              download={message.media?.name || "photo"}
-              aria-label={t("photo.download")}
-            >
+            <a class="icon-button" href={url} download={name} aria-label={t("photo.download")}>
               <Icon name="download" />
             </a>
           )}

@@ -27,7 +27,7 @@ interface Wanted {
 export type Rows = Virtualizer<HTMLElement, HTMLElement>;
 
 const END_PX = 80;
-const OVERSCAN = 6;
+const OVERSCAN = 4;
 
 export function useRows(wanted: Wanted): Rows {
   const [, rerender] = useReducer((count: number, _: null) => count + 1, 0);

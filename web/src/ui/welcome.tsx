@@ -3,8 +3,9 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import type { LinkInfo } from "../client/api";
-import { failureOf } from "../model/app";
+import { failureOf } from "../model/failures";
 import { LOCALES, type Locale, locale, t } from "../model/i18n";
+import { linkIn } from "../model/links";
 import { InstallCard } from "./cards";
 import { say, sentence, useApp } from "./context";
 import { Icon } from "./icons";
@@ -30,33 +31,34 @@ export function WelcomeScreen() {
     step.value = to;
   };
   const open = async (text: string) => {
+    const wanted = linkIn(text) || text.trim();
     problem.value = "";
     busy.value = true;
     try {
-      const found = await app.engine.inspectLink(text.trim());
+      const found = await app.engine.inspectLink(wanted);
       if (found.kind === "contact") {
-        app.keepLink(text.trim());
+        app.keepLink(wanted);
         problem.value = t("welcome.contactFirst");
         deeper("link");
         return;
       }
-      link.value = text.trim();
+      link.value = wanted;
       info.value = found;
+      app.keepInvitation(link.value);
       deeper("name");
     } catch (error) {
-      link.value = text;
-      problem.value = sentence(failureOf(error));
+      app.keepInvitation("");
+      link.value = wanted;
+      const failure = failureOf(error);
+      problem.value = failure.code === "link_malformed" ? t("link.malformed") : sentence(failure);
       deeper("link");
     } finally {
       busy.value = false;
     }
   };
   useEffect(() => {
-    const opened = app.openedLink.peek();
-    if (opened.includes("/i#")) {
-      app.keepLink("");
-      open(opened);
-    }
+    const opened = app.invitation.peek();
+    if (opened) open(opened);
   }, []);
   useEffect(() => {
     if (step.value !== "start") heading.current?.focus();
@@ -70,7 +72,9 @@ export function WelcomeScreen() {
       await app.join(link.value, name, photo);
       if (route.value.name === "list") go(kept ? { name: "add" } : { name: "list" }, true);
     } catch (error) {
-      problem.value = sentence(failureOf(error));
+      const failure = failureOf(error);
+      if (failure.code.startsWith("invitation_")) app.keepInvitation("");
+      problem.value = sentence(failure);
     } finally {
       busy.value = false;
     }
@@ -146,9 +150,9 @@ export function WelcomeScreen() {
             photo={null}
             label={t(busy.value ? "join.busy" : "join.do")}
             busy={busy.value}
+            refused={problem.value}
             onDone={join}
           />
-          {problem.value && <Problem text={problem.value} />}
           <InstallCard />
         </div>
       )}
@@ -181,6 +185,7 @@ function LinkStep({ link, problem, busy, heading, onOpen, onNone }: LinkStepProp
       <p>{t("link.text")}</p>
       <form
         class="stack"
+        noValidate
         onSubmit={(event) => {
           event.preventDefault();
           onOpen(written.value);
@@ -205,12 +210,11 @@ function LinkStep({ link, problem, busy, heading, onOpen, onNone }: LinkStepProp
             aria-describedby={problem ? "link-problem" : undefined}
             onInput={(event) => (written.value = event.currentTarget.value)}
             onPaste={(event) => {
-              const text = event.clipboardData?.getData("text") ?? "";
-              if (/\/[ic]#/.test(text)) {
-                event.preventDefault();
-                written.value = text.trim();
-                onOpen(text);
-              }
+              const found = linkIn(event.clipboardData?.getData("text") ?? "");
+              if (!found) return;
+              event.preventDefault();
+              written.value = found;
+              onOpen(found);
             }}
           />
         </label>

@@ -64,10 +64,21 @@ export class Autopush {
     await new Promise((resolve) => this.http.close(resolve));
   }
 
-  /** What makes Firefox use this service, and asks nobody. */
+  /** Where senders post to. */
+  get origin(): string {
+    return `http://127.0.0.1:${this.#port()}`;
+  }
+
+  /** The channels of all browsers. */
+  get channels(): string[] {
+    return [...this.#browsers.keys()];
+  }
+
+  /** What makes Firefox use this service, and asks nobody. Under remote control it would connect to none. */
   preferences(): Record<string, unknown> {
     return {
       "dom.push.serverURL": `ws://127.0.0.1:${this.#port()}/`,
+      "remote.prefs.recommended": false,
       "dom.push.testing.allowInsecureServerURL": true,
       "dom.push.testing.ignorePermission": true,
       "permissions.default.desktop-notification": 1,
@@ -111,7 +122,7 @@ export class Autopush {
           messageType: "register",
           channelID,
           status: 200,
-          pushEndpoint: `http://127.0.0.1:${this.#port()}/push/${channelID}`,
+          pushEndpoint: `${this.origin}/push/${channelID}`,
         });
         break;
       case "unregister":

@@ -22,7 +22,7 @@ import type { TestServer } from "../server";
 const CHROMIUM = process.env.TAUBE_CHROMIUM ?? "/usr/bin/chromium";
 const FIREFOX = process.env.TAUBE_FIREFOX ?? "/usr/bin/firefox-esr";
 /** A phone of the cheaper kind. */
-const PHONE: BrowserContextOptions = {
+export const PHONE: BrowserContextOptions = {
   viewport: { width: 390, height: 844 },
   deviceScaleFactor: 2,
   hasTouch: true,
@@ -32,11 +32,11 @@ const PHONE: BrowserContextOptions = {
   serviceWorkers: "allow",
 };
 
-function chromiumArguments(server: TestServer): string[] {
+function chromiumArguments(server: TestServer | null): string[] {
   const quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update", "--disable-sync"];
   const options = [...quiet, "--disable-background-networking"];
   if (process.getuid?.() === 0) options.push("--no-sandbox");
-  if (server.name !== null) {
+  if (server !== null && server.name !== null) {
     const { publicKey } = new X509Certificate(readFileSync(server.certificate));
     const key = createHash("sha256")
       .update(publicKey.export({ type: "spki", format: "der" }))
@@ -47,8 +47,9 @@ function chromiumArguments(server: TestServer): string[] {
   return options;
 }
 
-/** Chromium, told to trust the server's certificate and to find its name. Close it when done. */
-export async function startChromium(server: TestServer, more: readonly string[] = []): Promise<Browser> {
+/** Chromium, told to trust the server's certificate and to find its name; null: for pages on loopback without one.
+ * Close it when done. */
+export async function startChromium(server: TestServer | null, more: readonly string[] = []): Promise<Browser> {
   return chromium.launch({ executablePath: CHROMIUM, args: [...chromiumArguments(server), ...more] });
 }
 
@@ -86,8 +87,7 @@ export async function openPhone(
 /** A profile on disk, as an installed app has it; the browser goes with it. */
 export async function openInstalledPhone(server: TestServer, path: string | null = "/"): Promise<Phone> {
   const folder = await mkdtemp(join(tmpdir(), "taube-profile-"));
-  const launch = { ...PHONE, executablePath: CHROMIUM, args: chromiumArguments(server) };
-  const phone = await phoneIn(await chromium.launchPersistentContext(folder, launch), server, path);
+  const phone = await openProfile(server, folder, path);
   return {
     ...phone,
     close: async () => {
@@ -95,6 +95,17 @@ export async function openInstalledPhone(server: TestServer, path: string | null
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+/** The profile in *folder*, in a browser of its own; closing that leaves the folder for the next one. */
+export async function openProfile(
+  server: TestServer,
+  folder: string,
+  path: string | null = "/",
+  options: BrowserContextOptions = {},
+): Promise<Phone> {
+  const launch = { ...PHONE, ...options, executablePath: CHROMIUM, args: chromiumArguments(server) };
+  return phoneIn(await chromium.launchPersistentContext(folder, launch), server, path);
 }
 
 async function phoneIn(context: BrowserContext, server: TestServer, path: string | null): Promise<Phone> {
@@ -122,5 +133,9 @@ function watch(context: BrowserContext, problems: string[], requests: string[]):
   });
   context.on("page", (page) => {
     page.on("crash", () => problems.push("the page crashed"));
+    page.on("dialog", (dialog) => {
+      problems.push(`dialog: ${dialog.type()}`);
+      dialog.dismiss().catch(() => {});
+    });
   });
 }

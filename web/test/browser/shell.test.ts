@@ -3,6 +3,7 @@
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { TestServer } from "../server";
+import { prepare, violations } from "./accessible";
 import { openInstalledPhone, openPhone, type Phone, startChromium, startFirefox } from "./rig";
 
 describe("on loopback", () => {
@@ -100,12 +101,14 @@ describe("on loopback", () => {
     }));
 
   test("a browser that is too old is told so in one sentence, and the app does not start", () =>
-    on(openPhone(chromium, server, null), async ({ page }) => {
+    on(openPhone(chromium, server, null), async ({ context, page }) => {
+      await prepare(context);
       await page.addInitScript(() => {
         Reflect.deleteProperty(Navigator.prototype, "locks");
       });
       await page.goto(`${server.origin}/i#X`);
       expect(await shown(page)).toContain("too old");
+      expect(await violations(page)).toEqual([]);
       expect(page.workers()).toEqual([]);
     }));
 

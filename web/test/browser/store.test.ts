@@ -1,59 +1,29 @@
 /** The store in real browsers: locks between tabs, keys that stay, what a crash leaves, workers that fail. */
 
-import { once } from "node:events";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { extname, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
 import { type BrowserContext, chromium, type Page } from "playwright-core";
 import type * as puppeteer from "puppeteer-core";
-import { build } from "vite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { ALIASES } from "../../vite.config.ts";
 import { startFirefox } from "./rig";
+import { type Site, serve } from "./site";
 import type { StorePage } from "./store_page/main";
 
 declare const page: StorePage;
 
 const CHROMIUM = process.env.TAUBE_CHROMIUM ?? "/usr/bin/chromium";
-const ROOT = fileURLToPath(new URL("store_page", import.meta.url));
-const TYPES: Record<string, string> = { ".html": "text/html", ".js": "text/javascript", ".wasm": "application/wasm" };
 
 let folder = "";
-let server: Server;
-let origin = "";
+let site: Site;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "taube-store-"));
-  const outDir = join(folder, "page");
-  await build({
-    root: ROOT,
-    configFile: false,
-    logLevel: "warn",
-    publicDir: false,
-    resolve: { alias: ALIASES },
-    worker: { format: "es" },
-    build: { outDir, emptyOutDir: true, assetsInlineLimit: 0, modulePreload: { polyfill: false } },
-  });
-  server = createServer(async (request, response) => {
-    const name = request.url === "/" ? "/index.html" : (request.url ?? "");
-    try {
-      const data = await readFile(join(outDir, name));
-      response.setHeader("Content-Type", TYPES[extname(name)] ?? "application/octet-stream");
-      response.end(data);
-    } catch {
-      response.writeHead(404).end();
-    }
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  site = await serve("store_page");
 });
 
 afterAll(async () => {
-  server.close();
+  await site.close();
   await rm(folder, { recursive: true, force: true });
 });
 
@@ -67,7 +37,7 @@ async function browser(profile: string): Promise<BrowserContext> {
 
 async function tab(context: BrowserContext): Promise<Page> {
   const opened = await context.newPage();
-  await opened.goto(origin);
+  await opened.goto(site.origin);
   return opened;
 }
 
@@ -156,7 +126,7 @@ describe("in Firefox", () => {
   test("two tabs work one after the other, the keys do not come out, workers are started anew", async () => {
     const tabs = [await firefox.newPage(), await firefox.newPage()];
     for (const one of tabs) {
-      await one.goto(origin);
+      await one.goto(site.origin);
       await one.evaluate(() => page.open());
     }
     await Promise.all(tabs.map((one) => one.evaluate(() => page.count(10))));

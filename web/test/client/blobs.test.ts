@@ -189,6 +189,14 @@ describe("files", () => {
     silent.close();
   });
 
+  test("are not taken for gone because of what something before the server says", async () => {
+    const sent = file(1000);
+    const answer = async () => new Response("<h1>Not Found</h1>", { status: 404 });
+    const there = { blob: sent.key, key: sent.key, hash: sent.key, size: 5 };
+    await expect(blobs({ fetch: answer }).download(there, () => {})).rejects.toMatchObject({ code: "later" });
+    await expect(blobs({ fetch: answer }).upload(sent, () => {}, never)).rejects.toMatchObject({ code: "later" });
+  });
+
   test("say nothing of who moves them", async () => {
     const asked: RequestInit[] = [];
     const watched: typeof fetch = (url, init) => {

@@ -1,22 +1,13 @@
 /** Engines on a real server: people meet, write, and do all else that the screens ask for. */
 
-import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import type { ErrorCode, Photo } from "../../src/client/api";
+import { contactLink, parseContactLink } from "../../src/client/contacts";
 import { browserRandom } from "../../src/client/e2e";
 import { Person } from "../person";
-import { Browser, World } from "./tabs";
+import { Browser, type Tab, useWorld } from "./tabs";
 
-vi.setConfig({ testTimeout: 90_000 }); // a machine that others use as well
-
-let world: World;
-
-beforeAll(async () => {
-  world = await World.start();
-});
-
-afterAll(async () => {
-  await world.end();
-});
+const world = useWorld();
 
 test("two people write to each other", async () => {
   const [alice, bob] = await world.friends("Alice", "Bob");
@@ -101,6 +92,16 @@ test("two who add each other at once have one chat", async () => {
   expect(await bob.account.chats()).toHaveLength(1);
 });
 
+test("someone whom a link does not name has no name, until they say it", async () => {
+  const [alice, bob] = await Promise.all([world.someone("Alice"), world.someone("Bob")]);
+  const link = parseContactLink((await bob.account.status()).me?.contactLink ?? "");
+  const chat = await alice.account.add(contactLink({ ...link, name: "" }));
+  expect(chat.name).toBe("");
+  expect((await alice.account.search("some")).chats).toEqual([]);
+  await bob.account.accept((await bob.chatWith("Alice")).id);
+  expect((await alice.chatWith("Bob")).id).toBe(chat.id);
+});
+
 test("someone who is blocked is not heard, and is let in again by accepting", async () => {
   const [alice, bob] = await world.friends("Alice", "Bob");
   const chat = await bob.chatWith("Alice");
@@ -113,6 +114,31 @@ test("someone who is blocked is not heard, and is let in again by accepting", as
   await alice.message("Bob", "welcome back");
   await alice.say("Bob", "heard");
   await bob.message("Alice", "heard");
+});
+
+test("who is blocked counts as read; a stranger goes out of sight, and comes back when they are let in", async () => {
+  const [alice, bob, carol] = await Promise.all([world.someone("Alice"), world.someone("Bob"), world.someone("Carol")]);
+  const link = (await alice.account.status()).me?.contactLink ?? "";
+  for (const [other, ignored] of [
+    [bob, false],
+    [carol, true],
+  ] as const) {
+    const { id } = await other.account.add(link);
+    await other.account.sendText(id, "psst", null);
+    const { name } = (await other.account.status()).me ?? { name: "" };
+    const request = await alice.until(async () => (await alice.account.chats()).find((one) => one.name === name));
+    await alice.until(async () => (await alice.account.chat(request.id)).unread > 0);
+    if (ignored) expect(await alice.account.ignore(request.id)).toMatchObject({ archived: true, unread: 0 });
+    expect(await alice.account.block(request.id)).toMatchObject({
+      state: "blocked",
+      archived: true,
+      unread: 0,
+      firstUnread: 0,
+    });
+    const letIn = { state: "open", archived: false, mutedUntilMs: 0 };
+    expect(await alice.account.accept(request.id)).toMatchObject(letIn);
+    expect(await alice.account.block(request.id)).toMatchObject({ state: "blocked", archived: false, unread: 0 });
+  }
 });
 
 test("a link that leads nowhere is refused with its own code", async () => {
@@ -130,10 +156,16 @@ test("a link that leads nowhere is refused with its own code", async () => {
   ];
   for (const [wrong, code] of refused) {
     await expect(alice.account.add(wrong), wrong).rejects.toMatchObject({ code });
+    if (wrong !== invitation) await expect(alice.account.inspectLink(wrong)).rejects.toMatchObject({ code });
   }
   const known = await alice.chatWith("Bob");
   expect(await alice.account.add(` ${link}\n`)).toMatchObject({ id: known.id });
-  expect(await alice.account.inspectLink(link)).toMatchObject({ kind: "contact", name: "Bob", chat: known.id });
+  expect(await alice.account.inspectLink(link)).toMatchObject({
+    kind: "contact",
+    name: "Bob",
+    account: known.peer,
+    chat: known.id,
+  });
   const stranger = new Browser("Stranger");
   world.browsers.push(stranger);
   const tab = await stranger.open();
@@ -202,6 +234,47 @@ test("a service worker that is woken says what is new, and leaves the mailbox to
   expect([...worker.bugs, ...tab.bugs, ...other.bugs, ...early.bugs, ...late.bugs]).toEqual([]);
 });
 
+/** What a browser subscribes with, at a push service that nothing is sent to. */
+function subscription(path: string): PushSubscriptionJSON {
+  const key = Buffer.concat([Buffer.from([4]), browserRandom(64)]).toString("base64url");
+  const auth = Buffer.from(browserRandom(16)).toString("base64url");
+  return { endpoint: `https://93.184.216.34/${path}`, keys: { p256dh: key, auth } };
+}
+
+async function endpoints(tab: Tab): Promise<string[]> {
+  const facts = await tab.account.knows();
+  return facts.filter(({ entry }) => entry === "push endpoint").map(({ value }) => value.split(",")[0] ?? "");
+}
+
+test("where a device is woken is told once, however often it is said, and anew when it changed", async () => {
+  const tab = await world.someone("Pia");
+  const first = subscription("first");
+  for (let times = 0; times < 30; times += 1) {
+    expect(await tab.account.setPush(first)).toEqual({ state: "on", why: "" });
+  }
+  expect(await endpoints(tab)).toEqual([first.endpoint]);
+  const second = subscription("second");
+  await tab.account.setPush(second);
+  expect(await endpoints(tab)).toEqual([second.endpoint]);
+  await tab.account.setPush({ ...second, endpoint: "https://127.0.0.1/" });
+  expect((await tab.account.status()).push).toEqual({ state: "broken", why: "refused_by_server" });
+  expect(await tab.account.setPush(null)).toEqual({ state: "off", why: "" });
+  expect(await endpoints(tab)).toEqual([]);
+  expect(tab.bugs).toEqual([]);
+});
+
+test("a server that wants to hear no more of push for now holds up neither mailbox nor messages", async () => {
+  const [alice, bob] = await world.friends("Alice", "Bob");
+  for (let times = 0; times < 25; times += 1) await alice.account.setPush(subscription(`${times}`));
+  await alice.close();
+  await bob.say("Alice", "Still there?");
+  const tab = await alice.browser.open();
+  await tab.message("Bob", "Still there?");
+  await tab.say("Bob", "Yes.");
+  await tab.settled("Bob", "Yes.", "delivered");
+  expect([...alice.bugs, ...bob.bugs, ...tab.bugs]).toEqual([]);
+});
+
 test("an account that is deleted is gone at the server, and here, in every tab", async () => {
   const [alice, bob] = await world.friends("Alice", "Bob");
   const second = await alice.browser.open();
@@ -217,7 +290,8 @@ test("an account that is deleted is gone at the server, and here, in every tab",
 
 test("a person's name, picture, settings and searches are what they were set to", async () => {
   const [alice, bob] = await world.friends("Alice", "Bob");
-  const picture = new Blob([new Uint8Array([0xff, 0xd8, 0xff, 0xe0, 1, 2, 3])], { type: "image/jpeg" });
+  const head = [0xff, 0xd8, 0xff, 0xc0, 0, 17, 8, 1, 0, 1, 0, 3];
+  const picture = new Blob([new Uint8Array(head)], { type: "image/jpeg" });
   await alice.account.setProfile("Alicia", picture);
   const chat = await bob.until(async () => (await bob.account.chats()).find((one) => one.name === "Alicia"));
   expect(await chat.photo?.arrayBuffer()).toEqual(await picture.arrayBuffer());
@@ -230,6 +304,12 @@ test("a person's name, picture, settings and searches are what they were set to"
   expect(await bob.account.search("alicia")).toMatchObject({ chats: [{ id: chat.id }] });
   const settings = { pinned: true, mutedUntilMs: 5, draft: "half a th", name: "Ali" };
   expect(await bob.account.setChat(chat.id, settings)).toMatchObject(settings);
+  const answered = await bob.message("Ali", "a needle in the hay");
+  const draftReply = { id: answered.id, sender: answered.sender, text: "a needle in the hay" };
+  expect(await bob.account.setChat(chat.id, { draftReply: answered })).toMatchObject({ draftReply });
+  expect(await bob.account.setChat(chat.id, { draft: "half" })).toMatchObject({ draft: "half", draftReply });
+  for (const none of [null, { ...answered, id: "00".repeat(16) }])
+    expect(await bob.account.setChat(chat.id, { draftReply: none })).toMatchObject({ draftReply: null });
   const { digits, code } = await bob.account.safetyNumber(chat.id);
   expect(await bob.account.compare(chat.id, code.replace(digits, digits.split("").reverse().join("")))).toBe(
     "mismatch",
@@ -251,7 +331,7 @@ test("a person's name, picture, settings and searches are what they were set to"
 /** A picture of so many bytes that nothing can compress. */
 function picture(bytes: number): Photo {
   const data = new Uint8Array(browserRandom(bytes));
-  data.set([0xff, 0xd8, 0xff, 0xe0]);
+  data.set([0xff, 0xd8, 0xff, 0xc0, 0, 17, 8, 0x01, 0xe0, 0x02, 0x80, 3]);
   const thumbhash = new Uint8Array([1, 2, 3]);
   return { data: new Blob([data], { type: "image/jpeg" }), width: 640, height: 480, thumbhash, name: "dove.jpg" };
 }

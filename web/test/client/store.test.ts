@@ -6,6 +6,7 @@ import {
   DAY_MS,
   KEEP_DECIDED_MS,
   KEEP_SENT_MS,
+  LOOSE_MS,
   MAX_ASIDE_PER_SERIAL,
   type NewChat,
   type Store,
@@ -102,7 +103,10 @@ describe("what is stored", () => {
       await tx.archive(CHAT, 1, id(7), words("canary of what was sent"), 5);
       await tx.decide(words("canary of envelopes"), 5);
       await tx.note("message", CHAT, words("canary"), "canary of the journal");
-      await tx.putFile(words("canary of a blob's name"), words("canary of files"), 5, false);
+      await tx.putFile(words("canary of a blob's name"), words("canary of files"), 5, {
+        chat: CHAT,
+        hash: words("canary"),
+      });
     });
     const all = (await raw()).map(({ key, value }) => `${bytesIn(key)} ${bytesIn(value)}`).join("\n");
     expect(all).not.toContain("canary");
@@ -374,21 +378,75 @@ describe("a store that cannot be used", () => {
     expect(await raw()).toEqual(before);
   });
 
+  /** Alter what is sealed in a record. */
+  async function spoil(name: string, key: IDBValidKey): Promise<void> {
+    const isIt = (one: { store: string; key: IDBValidKey }) => one.store === name && indexedDB.cmp(one.key, key) === 0;
+    const stored = (await raw()).find(isIt)?.value as { d: Uint8Array };
+    stored.d[20] = (stored.d[20] ?? 0) ^ 1;
+    await overwrite(name, (table) => table.put(stored, key));
+  }
+
   test("whose record was altered is reported as damaged where it is read, and kept", async () => {
-    await store.write(async (tx) => {
-      await tx.addChat(chat(3));
-      for (let n = 1; n <= 3; n++) await add(tx, n);
-      await tx.setMeta("a", "b");
-    });
-    const sealed = (await raw()).find((one) => one.store === "messages" && one.key === 2)?.value as { d: Uint8Array };
-    sealed.d[20] = (sealed.d[20] ?? 0) ^ 1;
-    await overwrite("messages", (messages) => messages.put(sealed, 2));
+    await store.write((tx) => tx.note("chat", CHAT));
+    await spoil("journal", 1);
     const before = await raw();
     store = await opening();
-    await expect(store.read((tx) => tx.messages(CHAT, 5))).rejects.toMatchObject({ code: "damaged" });
-    expect((await store.read((tx) => tx.messages(CHAT, 1))).map(({ n }) => n)).toEqual([3]);
-    await expect(store.write((tx) => tx.markRead([2]))).rejects.toBeInstanceOf(StoreError);
+    await expect(store.read((tx) => tx.journalAfter(0))).rejects.toBeInstanceOf(StoreError);
+    await expect(store.read((tx) => tx.journalAfter(0))).rejects.toMatchObject({ code: "damaged" });
     expect(await raw()).toEqual(before);
+  });
+
+  test("whose message was altered tells so in its place, keeps its bytes, and lets all others be read", async () => {
+    await store.write(async (tx) => {
+      await tx.addChat(chat(3));
+      await tx.addChat(chat(4));
+      for (let n = 1; n <= 3; n++) await add(tx, n, { unread: true });
+      await add(tx, 4, { to: id(4) });
+    });
+    const sealedOf = async (n: number) => {
+      const stored = (await raw()).find((one) => one.store === "messages" && one.key === n)?.value as { d: Uint8Array };
+      return hex(stored.d);
+    };
+    for (const n of [2, 4]) await spoil("messages", n);
+    const sealed = [await sealedOf(2), await sealedOf(4)];
+    const before = await raw();
+    store = await opening();
+    await store.read(async (tx) => {
+      const page = await tx.page(CHAT, { around: 2, limit: 4 });
+      expect(page.messages).toMatchObject([
+        { n: 1, text: "text 1", sentAtMs: 1001 },
+        { n: 2, kind: "notice", text: "", sentAtMs: 1001, unread: true, chat: CHAT, notice: { code: "damaged" } },
+        { n: 3, text: "text 3", sentAtMs: 1003 },
+      ]);
+      expect((await tx.search("text", { limit: 9 })).messages.map(({ n }) => n)).toEqual([3, 1]);
+      expect((await tx.search("text", { limit: 9, chat: CHAT })).messages.map(({ n }) => n)).toEqual([3, 1]);
+      expect(await tx.messagesAt([4, 3])).toMatchObject([{ n: 4, notice: { code: "damaged" } }, { n: 3 }]);
+      expect((await tx.messages(id(4), 9)).map(({ n, sentAtMs }) => [n, sentAtMs])).toEqual([[4, 4]]);
+      expect(await tx.message(CHAT, id(2), HER)).toBe(null);
+    });
+    expect(await raw(), "reading changes nothing").toEqual(before);
+
+    await store.write(async (tx) => {
+      expect((await tx.unread(CHAT, 9)).map(({ n }) => n)).toEqual([1, 2, 3]);
+      await tx.markRead([1, 2]);
+      expect((await tx.messageAt(2))?.unread).toBe(false);
+      expect((await tx.unread(CHAT, 9)).map(({ n }) => n)).toEqual([3]);
+      await tx.setMessageState(CHAT, id(2), "kept", ["queued", "received"]);
+      await tx.setMedia(2, { state: "gone" });
+      expect(await add(tx, 5)).toBe(true);
+    });
+    await profile.crash();
+    store = await opening();
+    await store.read(async (tx) => {
+      expect(await tx.chat(CHAT)).toMatchObject({ unread: 1, firstUnread: 3, messageCount: 4 });
+      expect((await tx.messages(CHAT, 9)).map(({ n, notice }) => [n, notice?.code])).toEqual([
+        [1, undefined],
+        [2, "damaged"],
+        [3, undefined],
+        [5, undefined],
+      ]);
+    });
+    expect([await sealedOf(2), await sealedOf(4)], "what is sealed stays as it is").toEqual(sealed);
   });
 
   test("whose records were exchanged is damaged", async () => {
@@ -398,7 +456,7 @@ describe("a store that cannot be used", () => {
     });
     const first = (await raw()).find((one) => one.store === "messages" && one.key === 1)?.value;
     await overwrite("messages", (messages) => messages.put(first, 2));
-    await expect(store.read((tx) => tx.messageAt(2))).rejects.toMatchObject({ code: "damaged" });
+    expect(await store.read((tx) => tx.messageAt(2))).toMatchObject({ n: 2, text: "", notice: { code: "damaged" } });
   });
 
   test.each(["rows", "head", "keys"])(
@@ -609,28 +667,41 @@ describe("what serves its time", () => {
     });
   });
 
-  test("files are kept up to a bound, the one not used for longest goes first, what is not sent yet stays", async () => {
+  test("of files that can be fetched again a bound is kept: the fullest chat's least used goes, one's own stay", async () => {
     await profile.crash();
     store = await profile.open({ mostFilesBytes: 1000 });
-    const put = (n: number, pinned = false) =>
-      store.write((tx) => tx.putFile(id(n), new Uint8Array(400).fill(n), Date.now() + n, pinned));
+    const [one, other] = [id(100), id(101)];
+    let nowMs = Date.now();
+    const put = (n: number, chat: Uint8Array | null) => {
+      nowMs += 1;
+      const came = chat && { chat, hash: id(n) };
+      return store.write((tx) => tx.putFile(id(n), new Uint8Array(400).fill(n), nowMs, came));
+    };
     const here = () =>
       store.read(async (tx) => {
         const found = [];
-        for (let n = 1; n <= 6; n++) if ((await tx.file(id(n)))?.[0] === n) found.push(n);
+        for (let n = 1; n <= 9; n++) if ((await tx.file(id(n)))?.[0] === n) found.push(n);
         return found;
       });
-    await put(1, true);
-    await put(2);
-    await put(3);
-    expect(await here()).toEqual([1, 3]);
-    await put(4);
-    expect(await here()).toEqual([1, 4]);
-    await store.write((tx) => tx.unpinFile(id(1)));
-    await put(5);
-    expect(await here()).toEqual([4, 5]);
+    for (const n of [1, 2, 3]) await put(n, null);
+    await put(4, one);
+    for (const n of [5, 6]) await put(n, other);
+    expect(await here()).toEqual([1, 2, 3, 4, 6]); // the other chat had most, and 5 was used before 6
+    nowMs += LOOSE_MS;
+    for (const n of [7, 8, 9]) await put(n, other);
+    expect(await here()).toEqual([1, 2, 3, 4, 6, 8, 9]); // 4 and 6 may be nowhere else any more
     await store.write((tx) => tx.forgetFile(id(4)));
-    expect(await here()).toEqual([5]);
+    expect(await here()).toEqual([1, 2, 3, 6, 8, 9]);
+  });
+
+  test("a file is given for a message that names its hash only (CNT-41)", async () => {
+    await store.write((tx) => tx.putFile(id(1), words("of another"), 5, { chat: CHAT, hash: id(2) }));
+    await store.write((tx) => tx.putFile(id(3), words("my own"), 5, null));
+    const file = (blob: number, hash: number) => store.read((tx) => tx.file(id(blob), id(hash)));
+    expect([await file(1, 2), await file(1, 4)]).toEqual([words("of another"), null]);
+    expect(await file(3, 4)).toEqual(words("my own"));
+    await store.write((tx) => tx.setFileHash(id(3), id(5)));
+    expect([await file(3, 5), await file(3, 4)]).toEqual([words("my own"), null]);
   });
 });
 
@@ -671,6 +742,9 @@ describe("queries", () => {
       await tx.setProtected(1, words("sealed"), [id(2, 41)]);
       await tx.postponeOutgoing(2, 99);
       expect(await tx.outboxDueMs()).toBe(7);
+      await tx.queueContent(CHAT, id(2), words("behind it"), 3);
+      expect(await tx.outboxDueMs()).toBe(7);
+      await tx.forgetOutgoing(3);
       expect((await tx.outgoing())[1]).toMatchObject({ content: null, body: words("sealed"), targets: [id(2, 41)] });
       expect(await tx.forgetOutgoingOf(CHAT)).toEqual([id(1)]);
       expect(await tx.outboxSize()).toBe(1);

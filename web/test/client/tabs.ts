@@ -5,6 +5,7 @@
  * nothing of it goes on, as when a browser is killed.
  */
 
+import { afterAll, beforeAll, vi } from "vitest";
 import { Account, type Channel, type Surroundings } from "../../src/client/account";
 import type { Chat, EngineEvent, Message } from "../../src/client/api";
 import { Blobs } from "../../src/client/blobs";
@@ -278,11 +279,10 @@ export class Tab {
 /** A server, and the browsers of the people on it. */
 export class World {
   readonly browsers: Browser[] = [];
+  server!: TestServer;
 
-  private constructor(readonly server: TestServer) {}
-
-  static async start(): Promise<World> {
-    return new World(await TestServer.start());
+  async start(): Promise<void> {
+    this.server = await TestServer.start();
   }
 
   async end(): Promise<void> {
@@ -307,4 +307,13 @@ export class World {
     await one.chatWith(second);
     return [one, other];
   }
+}
+
+/** A world for the tests of this file. */
+export function useWorld(): World {
+  vi.setConfig({ testTimeout: 90_000 }); // a machine that others use as well
+  const world = new World();
+  beforeAll(() => world.start());
+  afterAll(() => world.end());
+  return world;
 }

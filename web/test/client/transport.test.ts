@@ -279,13 +279,13 @@ function world(): { clock: Clock; wire: Wire; transport: Transport } {
   return { clock, wire, transport };
 }
 
-async function greeted(): Promise<{ clock: Clock; wire: Wire; link: Link }> {
+async function greeted(): Promise<{ clock: Clock; wire: Wire; link: Link; transport: Transport }> {
   const { clock, wire, transport } = world();
   const opening = transport.anonymous("send");
   await settled();
   wire.open();
   wire.give(welcome());
-  return { clock, wire, link: await opening };
+  return { clock, wire, link: await opening, transport };
 }
 
 async function loggedIn(): Promise<{ clock: Clock; wire: Wire; link: DeviceLink; transport: Transport }> {
@@ -298,7 +298,15 @@ async function loggedIn(): Promise<{ clock: Clock; wire: Wire; link: DeviceLink;
   wire.open();
   wire.give(welcome());
   await settled();
-  wire.give({ type: "LoggedIn", request: 1, classicLeft: 1, hybridLeft: 2, lastResorts: [], remint: false });
+  wire.give({
+    type: "LoggedIn",
+    request: 1,
+    classicLeft: 1,
+    hybridLeft: 2,
+    lastResorts: [],
+    remint: false,
+    wakes: false,
+  });
   return { clock, wire, link: await opening, transport };
 }
 
@@ -448,6 +456,33 @@ describe("with a server that does as it is told", () => {
     await checking;
     expect(link.lost).toBeInstanceOf(DeadlineMissed);
     for await (const _ of link.events()) expect.unreachable();
+  });
+
+  test("after such a hint nothing waits long for an anonymous link that is dead, and none that is silent is used", async () => {
+    const { clock, wire, link, transport } = await greeted();
+    await transport.check();
+    expect(link.isOpen).toBe(true);
+    const asked = errorOf(link.expect("GateState", look));
+    await clock.turn(3_000);
+    const checking = transport.check();
+    await clock.turn(5_000);
+    await checking;
+    expect(await asked).toBeInstanceOf(DeadlineMissed);
+    const opening = transport.anonymous("send");
+    await settled();
+    wire.open();
+    wire.give(welcome());
+    const next = await opening;
+    const answered = next.expect("GateState", look);
+    await clock.turn(3_000);
+    const checkingAgain = transport.check();
+    wire.give({ type: "GateState", request: 1, value: bytes(0) });
+    await answered;
+    await clock.turn(5_000);
+    await checkingAgain;
+    expect(next.isOpen).toBe(true);
+    await transport.check();
+    expect(next.lost).toBeInstanceOf(ConnectionLost);
   });
 
   test("a login whose signature fails leaves no link", async () => {

@@ -1,25 +1,17 @@
 /** What an engine owes after a crash, a lost server, a copied profile, a long absence: nothing lost, nothing twice. */
 
-import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { openDB } from "idb";
+import { expect, test } from "vitest";
 import { encodeBase64, hex, NO_BYTES, unhex } from "../../src/bytes";
 import { parseContactLink } from "../../src/client/contacts";
 import { encode } from "../../src/client/content";
 import { browserRandom, SUITE_HYBRID } from "../../src/client/e2e";
 import { Transport } from "../../src/client/transport";
 import { pack } from "../../src/wire/packing";
-import { Browser, type Tab, World } from "./tabs";
+import { TestServer } from "../server";
+import { Browser, type Tab, useWorld } from "./tabs";
 
-vi.setConfig({ testTimeout: 90_000 }); // a machine that others use as well
-
-let world: World;
-
-beforeAll(async () => {
-  world = await World.start();
-});
-
-afterAll(async () => {
-  await world.end();
-});
+const world = useWorld();
 
 test("what is written while the server is away is sent when it is back, in order and once", async () => {
   const [alice, bob] = await world.friends("Alice", "Bob");
@@ -34,6 +26,35 @@ test("what is written while the server is away is sent when it is back, in order
   await alice.message("Bob", "meanwhile");
   expect((await bob.texts("Alice")).filter((text) => text !== "meanwhile")).toEqual(["one", "two", "three"]);
   expect([...alice.bugs, ...bob.bugs]).toEqual([]);
+});
+
+test("who joins while the server is behind waits as long as it asks, and is in (DEV-45)", async () => {
+  const browser = new Browser("Zoe");
+  world.browsers.push(browser);
+  const invitation = await world.server.invite();
+  const joining = browser.join(invitation);
+  joining.catch(() => {});
+  await world.server.hold(2_500);
+  const tab = await joining;
+  expect((await tab.account.status()).me?.name).toBe("Zoe");
+  expect(tab.bugs).toEqual([]);
+});
+
+test("whoever writes without a server makes it be looked for at once", async () => {
+  const [alice] = await world.friends("Alice", "Bob");
+  await world.server.stop();
+  let announcedMs = 0;
+  let isEarly = false;
+  alice.account.listen((event) => {
+    if (event.type !== "connection") return;
+    if (event.connection.state === "connecting" && Date.now() < announcedMs - 20) isEarly = true;
+    announcedMs = event.connection.retryAtMs;
+  });
+  await alice.until(async () => {
+    if (announcedMs > 0) await alice.say("Bob", "hello?");
+    return isEarly;
+  }, "an attempt before its time");
+  await world.server.start();
 });
 
 for (const when of ["before", "after"] as const) {
@@ -94,22 +115,38 @@ test("a copied profile is found out, and goes on as a new device when a person s
   const [alice, bob] = await world.friends("Alice", "Bob");
   await alice.say("Bob", "before");
   await alice.settled("Bob", "before", "delivered");
+  await world.server.stop();
+  await alice.say("Bob", "from both");
   await alice.close();
+  await world.server.start();
+  bob.account.hurry();
   const copy = await alice.browser.copy();
   world.browsers.push(copy);
   const first = await alice.browser.open();
   await first.say("Bob", "from the first");
   await first.settled("Bob", "from the first", "delivered");
+  await bob.account.markRead((await bob.chatWith("Alice")).id, Number.MAX_SAFE_INTEGER);
+  await first.settled("Bob", "from both", "read");
   await first.close();
   const second = await copy.open();
   await second.until(async () => (await second.account.status()).phase === "replaced");
   const chat = await second.chatWith("Bob");
   await expect(second.account.sendText(chat.id, "no", null)).rejects.toMatchObject({ code: "replaced" });
-  expect(await second.texts("Bob")).toEqual(["before"]);
+  expect(await second.texts("Bob")).toEqual(["before", "from both"]);
   await second.account.takeOver();
   await second.until(async () => !(await second.chatWith("Bob")).waiting, "being let in again");
   await second.say("Bob", "from the second");
   await bob.message("Alice", "from the second");
+  for (const [tab, code] of [
+    [second, "came_back"],
+    [bob, "new_device"],
+  ] as const) {
+    const told = () => tab.events.some((event) => event.type === "message" && event.message.notice?.code === code);
+    await tab.until(async () => told(), `being told: ${code}`);
+  }
+  await second.settled("Bob", "from both", "read");
+  const all = ["before", "from both", "from the first", "from the second"];
+  expect(await bob.texts("Alice")).toEqual(all);
   const late = await alice.browser.open();
   await late.until(async () => (await late.account.status()).phase === "replaced");
   expect([...first.bugs, ...second.bugs, ...late.bugs, ...bob.bugs]).toEqual([]);
@@ -136,6 +173,46 @@ test("a message that never came is asked for, and what nobody understands is kep
   expect(row?.text).toBe(encodeBase64(raw));
   await bob.message("Alice", "lost");
   expect([...alice.bugs, ...bob.bugs]).toEqual([]);
+});
+
+test("a message that cannot be read any more is told in its place, and all else is read, found, answered and sent", async () => {
+  const [alice, bob] = await world.friends("Alice", "Bob");
+  for (const text of ["the first", "the second", "the third"]) await alice.say("Bob", text);
+  await bob.message("Alice", "the third");
+  const rows = (await bob.history("Alice")).map(({ n }) => n);
+  await bob.close();
+  const raw = await openDB(bob.browser.profile.name);
+  for (const n of [rows[1] ?? 0, rows[2] ?? 0]) {
+    const stored: { d: Uint8Array } = await raw.get("messages", n);
+    stored.d[20] = (stored.d[20] ?? 0) ^ 1;
+    await raw.put("messages", stored, n);
+  }
+  const sealed = () => Promise.all(rows.slice(1).map(async (n) => hex((await raw.get("messages", n)).d)));
+  const before = await sealed();
+
+  const tab = await bob.browser.open();
+  const chat = await tab.chatWith("Alice");
+  expect(chat).toMatchObject({ unread: 3, last: { kind: "notice", notice: { code: "damaged" } } });
+  const { messages } = await tab.account.messages(chat.id, { around: chat.firstUnread, limit: 50 });
+  expect(messages.filter(({ n }) => rows.includes(n)).map(({ text, notice }) => notice?.code ?? text)).toEqual([
+    "the first",
+    "damaged",
+    "damaged",
+  ]);
+  expect(new Set(messages.map(({ id, sender }) => id + sender)).size).toBe(messages.length);
+  const { messages: found } = await tab.account.search("the");
+  expect(found.map(({ text }) => text)).toEqual(["the first"]);
+  await tab.account.markRead(chat.id, Number.MAX_SAFE_INTEGER);
+  expect(await tab.account.chat(chat.id)).toMatchObject({ unread: 0, firstUnread: 0 });
+  await alice.settled("Bob", "the first", "read");
+  const [first] = messages.filter(({ text }) => text === "the first");
+  await tab.account.sendText(chat.id, "an answer", first ?? null);
+  await alice.message("Bob", "an answer");
+  await alice.say("Bob", "and on");
+  await tab.message("Alice", "and on");
+  expect(await sealed(), "what is stored of them stays as it is").toEqual(before);
+  raw.close();
+  expect([...alice.bugs, ...tab.bugs]).toEqual([]);
 });
 
 test("a chat that was begun by a last resort gets an address of its own, and both follow the change", async () => {
@@ -237,6 +314,23 @@ for (const when of ["before", "after"] as const) {
   });
 }
 
+test("a file that could not be fetched is told as not under way, and can be asked for again", async () => {
+  const [alice, bob] = await world.friends("Alice", "Bob");
+  const data = new Blob([new Uint8Array(50_000)], { type: "image/jpeg" });
+  const photo = { data, width: 1, height: 1, thumbhash: NO_BYTES, name: "" };
+  await alice.account.sendPhoto((await alice.chatWith("Bob")).id, photo, "fetch me", null);
+  const got = await bob.message("Alice", "fetch me");
+  const told = () => bob.events.flatMap((event) => (event.type === "changed" ? event.message.media?.state : [])).at(-1);
+  await world.server.stop();
+  const failing = expect(bob.account.media(got)).rejects.toMatchObject({ code: "offline" });
+  await bob.until(() => told() === "loading");
+  await failing;
+  await bob.until(() => told() === "remote", "word that nothing is under way");
+  await world.server.start();
+  expect((await bob.account.media(got)).size).toBe(50_000);
+  expect([...alice.bugs, ...bob.bugs]).toEqual([]);
+});
+
 test("joining is repeated with the same invitation after its answer was lost", async () => {
   const browser = new Browser("Alice");
   world.browsers.push(browser);
@@ -276,6 +370,25 @@ test("an account whose deletion was answered into nothing is erased with the nex
   expect((await again.account.status()).phase).toBe("none");
 });
 
+test("a deletion that never left is none, and erases nothing when another copy became the device (DEV-45)", async () => {
+  const [alice, bob] = await world.friends("Alice", "Bob");
+  await bob.say("Alice", "remember this");
+  await bob.settled("Alice", "remember this", "delivered");
+  await alice.store.write((tx) => tx.setMeta("deleting", 1)); // it is wanted; the request never leaves
+  await alice.die();
+  const copy = await alice.browser.copy();
+  world.browsers.push(copy);
+  expect(await copy.stored("deleting")).not.toBeNull();
+  const tab = await alice.browser.open();
+  await tab.say("Bob", "still here");
+  await bob.message("Alice", "still here");
+  expect(await alice.browser.stored("deleting")).toBeNull();
+  const late = await copy.open();
+  await late.until(async () => (await late.account.status()).phase !== "ready", "being told");
+  expect((await late.account.status()).phase).toBe("replaced");
+  expect(await late.texts("Bob")).toContain("remember this");
+});
+
 test("what failed is tried again when a person asks for it", async () => {
   const [alice, bob] = await world.friends("Alice", "Bob");
   await alice.account.deleteAccount();
@@ -284,4 +397,53 @@ test("what failed is tried again when a person asks for it", async () => {
   expect(await bob.account.retry(failed)).toMatchObject({ state: "queued", id: failed.id });
   await bob.settled("Alice", "nobody there", "failed");
   expect(await bob.texts("Alice")).toEqual(["nobody there"]);
+});
+
+test("a photo that the server does not take is not sent, stays to be seen, and is tried again when a person asks", async () => {
+  const server = await TestServer.start(null, "[blobs]\nblob_bytes = 1000\n");
+  const browsers = [new Browser("Alice"), new Browser("Bob")] as const;
+  try {
+    const [alice, bob] = await Promise.all([
+      browsers[0].join(await server.invite()),
+      browsers[1].join(await server.invite()),
+    ]);
+    const chat = await alice.account.add((await bob.account.status()).me?.contactLink ?? "");
+    const data = new Blob([new Uint8Array(50_000)], { type: "image/jpeg" });
+    const photo = { data, width: 1, height: 1, thumbhash: NO_BYTES, name: "" };
+    await alice.account.sendPhoto(chat.id, photo, "too large", null);
+    const failed = await alice.settled("Bob", "too large", "failed");
+    expect(failed.media).toMatchObject({ state: "here" });
+    expect((await alice.account.media(failed)).size).toBe(50_000);
+    const again = await alice.account.retry(failed);
+    expect(again).toMatchObject({ state: "queued", media: { state: "uploading" } });
+    const twice = await alice.settled("Bob", "too large", "failed");
+    expect(twice).toMatchObject({ id: failed.id, media: { state: "here" } });
+    expect((await alice.account.media(twice)).size).toBe(50_000);
+  } finally {
+    for (const browser of browsers) await browser.close();
+    await server.remove();
+  }
+});
+
+test("an app whose database is taken away says so at once, and finds out what is left when it is loaded anew", async () => {
+  const [alice, bob] = await world.friends("Alice", "Bob");
+  const gone = new Promise((resolve, reject) => {
+    const request = indexedDB.deleteDatabase(alice.browser.profile.name);
+    request.onsuccess = resolve;
+    request.onerror = reject;
+  });
+  await gone;
+  const isTold = () => alice.events.find((event) => event.type === "status" && event.status.phase === "unreadable");
+  expect(await alice.until(isTold, "what became of it")).toMatchObject({
+    status: { failure: { code: "storage" }, me: null },
+  });
+  await expect(alice.account.sendText("00".repeat(16), "out of nothing", null)).rejects.toMatchObject({
+    code: "storage",
+  });
+  await alice.close();
+  expect(alice.bugs).toEqual([]);
+  const again = await alice.browser.open();
+  expect((await again.account.status()).phase).toBe("evicted");
+  await bob.say("Alice", "into nothing");
+  await bob.settled("Alice", "into nothing", "kept");
 });

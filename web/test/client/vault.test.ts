@@ -1,7 +1,8 @@
 /** The core in transactions: what is stored with what, what a failure leaves, and tabs that take turns (DEV-01). */
 
+import { createPrivateKey, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { hex } from "../../src/bytes";
+import { hex, joined } from "../../src/bytes";
 import {
   ACCOUNT_SCOPE,
   browserRandom,
@@ -11,9 +12,10 @@ import {
   KIND_PAIR,
   SUITE_HYBRID,
 } from "../../src/client/e2e";
+import { Snapshots } from "../../src/client/snapshots";
 import type { Tx } from "../../src/client/store";
 import { Vault } from "../../src/client/vault";
-import { pack } from "../../src/wire/packing";
+import { pack, unpack } from "../../src/wire/packing";
 import { Profile } from "./browser";
 import { makeCore } from "./core";
 
@@ -190,56 +192,75 @@ describe("the vault", () => {
     expect(calls).toBe(2);
   });
 
-  test("tells of a contact's new device in both chats, once, and of no older certificate (DEV-46)", async () => {
-    const chat = (n: number, peer: Uint8Array | null) => ({
-      id: new Uint8Array(16).fill(n),
-      name: `chat ${n}`,
-      namedBy: "us",
-      kind: 0,
-      state: "open",
-      peer,
-      groupId: null,
-      nextSequence: 1,
-      lastAtMs: 0,
+  describe("of somebody met in a chat and in a group", () => {
+    const [own, group] = [8, 9].map((n) => new Uint8Array(16).fill(n)) as [Uint8Array, Uint8Array];
+    let account: Uint8Array;
+    let first: Uint8Array;
+
+    beforeEach(async () => {
+      account = await his.account();
+      first = await his.certificate();
+      const begun = { namedBy: "us", kind: 0, state: "open", groupId: null, nextSequence: 1, lastAtMs: 0 };
+      await hers.store.write(async (tx) => {
+        await tx.addChat({ ...begun, id: own, name: "Bob", peer: account });
+        await tx.addChat({ ...begun, id: group, name: "group", peer: null });
+      });
+      await learn(first, 1);
+      await hers.store.write(async (tx) => {
+        const contact = await tx.contact(account);
+        if (contact) await tx.putContact({ ...contact, name: "Bob" });
+      });
     });
-    const account = await his.account();
-    const older = await his.certificate();
-    const newer = await his.work(async (tx, core) => {
-      await his.useAccount(tx);
-      const { accountId, devices } = core.checkCertificate(older);
-      expect(accountId).toEqual(account);
-      const list = core.signDeviceList(2, [...devices, core.createDevice()]);
-      return pack([genesisOf(older), list]);
-    });
-    const member = (certificate: Uint8Array, counter: number) => ({
-      accountId: account,
-      deviceId: CHAT,
-      address: bob.address,
-      certificate,
-      counter,
-      leaf: 1,
-    });
-    const learn = (certificate: Uint8Array, counter: number) =>
-      hers.work((tx) => hers.learnAndTell(tx, new Uint8Array(16).fill(9), [member(certificate, counter)]));
-    await hers.store.write(async (tx) => {
-      await tx.addChat(chat(8, account));
-      await tx.addChat(chat(9, null));
-    });
-    await learn(older, 1);
-    await hers.store.write(async (tx) => {
-      const contact = await tx.contact(account);
-      if (contact) await tx.putContact({ ...contact, name: "Bob" });
-    });
-    await learn(newer, 2);
-    await learn(newer, 2);
-    await learn(older, 1);
-    const notices = async (tx: Tx, n: number) =>
-      (await tx.messages(new Uint8Array(16).fill(n), 9)).map(({ kind, unread, notice }) => [kind, unread, notice]);
-    await hers.store.read(async (tx) => {
+
+    /** Alice meets Bob in the group, with that certificate. */
+    async function learn(certificate: Uint8Array, counter: number): Promise<void> {
+      const seen = { accountId: account, deviceId: CHAT, address: bob.address, certificate, counter, leaf: 1 };
+      await hers.work((tx) => hers.learnAndTell(tx, group, [seen]));
+    }
+
+    /** What stands in each of the two chats. */
+    async function told(): Promise<unknown[][]> {
+      const notices = async (tx: Tx, chat: Uint8Array) =>
+        (await tx.messages(chat, 9)).map(({ kind, unread, notice }) => [kind, unread, notice]);
+      return hers.store.read(async (tx) => [await notices(tx, own), await notices(tx, group)]);
+    }
+
+    test("tells of a new device in both chats, once, and of no older certificate (DEV-46)", async () => {
+      const second = await his.work(async (tx, core) => {
+        await his.useAccount(tx);
+        const { devices } = core.checkCertificate(first);
+        return pack([genesisOf(first), core.signDeviceList(2, [...devices, core.createDevice()])]);
+      });
+      await learn(second, 2);
+      await learn(second, 2);
+      await learn(first, 1);
       const notice = ["notice", true, { code: "new_device", params: { name: "Bob" } }];
-      expect(await notices(tx, 8)).toEqual([notice]);
-      expect(await notices(tx, 9)).toEqual([notice]);
-      expect((await hers.known(tx)).get(hex(account))).toBe(2);
+      expect(await told()).toEqual([[notice], [notice]]);
+      expect((await hers.store.read((tx) => hers.known(tx))).get(hex(account))).toBe(2);
+    });
+
+    test("tells of a changed account key in both chats, and takes back that the person is verified (DEV-46)", async () => {
+      const isVerified = () =>
+        hers.store.read(async (tx) => {
+          const row = await tx.chat(own);
+          return row && (await new Snapshots(hers, () => null).chat(tx, row)).verified;
+        });
+      await hers.store.write(async (tx) => {
+        const row = await tx.chat(own);
+        const contact = await tx.contact(account);
+        const compared = new Snapshots(hers, () => null);
+        if (row) await compared.setVerified(tx, row, (await compared.safetyNumber(tx, contact)) ?? "");
+      });
+      expect(await isVerified()).toBe(true);
+      const [row] = await his.store.read((tx) => tx.scopeRows(ACCOUNT_SCOPE));
+      const [, , secret] = unpack(row?.[1] ?? CHAT) as Uint8Array[];
+      const changed = withAnotherKey(first, secret ?? CHAT);
+      await learn(changed, 2);
+      await learn(changed, 2);
+      await learn(first, 1);
+      const notice = ["notice", true, { code: "account_key", params: { name: "Bob" } }];
+      expect(await told()).toEqual([[notice], [notice]]);
+      expect(await isVerified()).toBe(false);
     });
   });
 
@@ -261,4 +282,19 @@ describe("the vault", () => {
 
 function genesisOf(certificate: Uint8Array): Uint8Array {
   return certificate.slice(3, 3 + 65);
+}
+
+/** The certificate that succeeds *certificate*, whose account key is *secret*: the same devices under another account key. */
+function withAnotherKey(certificate: Uint8Array, secret: Uint8Array): Uint8Array {
+  const [genesis = CHAT, signed = CHAT] = unpack(certificate) as Uint8Array[];
+  const [version, account, , devices] = unpack(signed.slice(64)) as [number, Uint8Array, number, Uint8Array[][]];
+  const der = Buffer.concat([Buffer.from("302e020100300506032b657004220420", "hex"), secret]);
+  const old = createPrivateKey({ key: der, format: "der", type: "pkcs8" });
+  const next = generateKeyPairSync("ed25519");
+  const key = new Uint8Array(next.publicKey.export({ format: "der", type: "spki" }).subarray(-32));
+  const signature = (label: string, by: KeyObject, ...parts: Uint8Array[]) =>
+    new Uint8Array(sign(null, Buffer.concat([Buffer.from(label), ...parts]), by));
+  const succession = [key, signature("taube account key v1", old, account, key)];
+  const list = pack([version, account, 2, devices, [succession]]);
+  return pack([genesis, joined(signature("taube device list v1", next.privateKey, list), list)]);
 }

@@ -5,13 +5,16 @@
  * catalogues. A muted chat is not shown. This file knows neither the engine nor how a notification is shown.
  */
 
-import type { Chat, Hex, Message } from "./client/api";
+import type { Chat, Hex, Message } from "../client/api";
 
 const KEPT_IN = "taube-words";
 const WORDS_PATH = "/words";
 const BODY_CHARACTERS = 300;
 /** The messages of a chat that one notification tells. */
 const LINES = 5;
+const REQUEST = "request";
+/** The tag of the notification for what could not be told apart. */
+export const SOMETHING = "something";
 
 /** What notifications say beside what people wrote. */
 export interface Words {
@@ -33,11 +36,17 @@ export const NO_WORDS: Words = {
   unknown: "New message",
 };
 
-/** A notification that is to be shown. */
+/** What a notification says of one message; the id keeps it from being said twice. */
+export interface Line {
+  id: string;
+  text: string;
+}
+
+/** A notification that is to be shown, of what is new in one chat. */
 export interface Note {
   chat: Hex;
   title: string;
-  body: string;
+  lines: Line[];
   direction: "ltr" | "rtl";
   locale: string;
   atMs: number;
@@ -69,18 +78,22 @@ export function notesOf(news: readonly { chat: Chat; message: Message }[], words
   }
   return [...chats.values()].map(({ chat, messages }) => ({
     chat: chat.id,
-    title: chat.name,
-    body:
+    title: chat.name || "Taube",
+    lines:
       chat.state === "request"
-        ? words.request
-        : messages
-            .slice(-LINES)
-            .map((one) => line(one, words))
-            .join("\n"),
+        ? [{ id: REQUEST, text: words.request }]
+        : messages.slice(-LINES).map((one) => ({ id: `${one.sender} ${one.id}`, text: line(one, words) })),
     direction: words.direction,
     locale: words.locale,
     atMs: messages.at(-1)?.sentAtMs ?? nowMs,
   }));
+}
+
+/** *note* after the *shown* lines of its chat, the newest ones; null if all of it is shown already. */
+export function joined(note: Note, shown: readonly Line[]): Note | null {
+  const known = new Set(shown.map(({ id }) => id));
+  const added = note.lines.filter(({ id }) => !known.has(id));
+  return added.length === 0 ? null : { ...note, lines: [...shown, ...added].slice(-LINES) };
 }
 
 function line(message: Message, words: Words): string {
