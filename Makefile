@@ -4,15 +4,16 @@
 # make test     everything that CI runs: format, lint, types and tests (under 10 minutes on 2 cores)
 # make check    the same without browsers and stories with real servers (about a minute)
 # make test-slow   the long random runs, before anything is called done
-# make bench    measures what the server costs and writes bench/results.json; QUICK=1 make bench: one short run
+# make bench    measures what server and app cost and writes bench/results.json; QUICK=1 make bench: one short run
 # make chaos    faults for half an hour (MINUTES=30): crashes, power cuts, full disks; says what was broken; SEED=n replays it
 # make fuzz     feeds arbitrary bytes to everything that parses a stranger's for an hour (MINUTES=60, TARGET=name for one)
 # make docs     writes the generated tables, vectors and parts of the phone app anew
+# make screenshots   takes the pictures of the README anew, with real phones in Chromium (a minute)
 # make lock     writes the locked requirements anew (needs uv)
 # make clean    removes what can be made again (.venv/, Node's packages, the built app, caches, the server of make run)
 
 .POSIX:
-.PHONY: help setup dev run test check test-slow bench chaos fuzz docs lock clean lint
+.PHONY: help setup dev run test check test-slow bench chaos fuzz docs screenshots lock clean lint browsers
 
 BIN = .venv/bin
 WITH_PATH = PATH="$$PWD/$(BIN):$$PATH"
@@ -35,7 +36,10 @@ lint: dev
 	@echo "Types …" && $(BIN)/mypy --no-error-summary
 	@echo "The phone app: format, lint, types …" && $(BIN)/python -m scripts.node check || { echo "For what is only format: cd web && npm run format"; exit 1; }
 
-test: lint
+browsers: dev
+	@$(BIN)/python -m scripts.browsers
+
+test: browsers lint
 	@echo "Tests of the phone app …" && $(BIN)/python -m scripts.node test
 	@echo "Tests of the phone app in browsers …" && $(BIN)/python -m scripts.browsers test:browser
 	@echo "Tests …" && $(WITH_PATH) $(BIN)/python -m pytest -n 2
@@ -44,9 +48,9 @@ check: lint
 	@echo "Tests of the phone app …" && $(BIN)/python -m scripts.node test
 	@echo "Fast tests …" && $(WITH_PATH) $(BIN)/python -m pytest -n 2 --ignore tests/story
 
-test-slow: lint
+test-slow: browsers lint
 	@echo "Tests of the phone app …" && $(BIN)/python -m scripts.node test
-	@echo "Tests of the phone app in browsers …" && $(BIN)/python -m scripts.browsers test:browser
+	@echo "Tests of the phone app in browsers …" && TAUBE_SLOW=1 $(BIN)/python -m scripts.browsers test:browser
 	@echo "All tests, the long random ones too …" && TAUBE_HYPOTHESIS=slow $(WITH_PATH) $(BIN)/python -m pytest -n 2 --slow --timeout 3600
 
 bench: dev
@@ -63,6 +67,9 @@ docs: dev
 	@$(BIN)/python -m scripts.generate_vectors
 	@$(BIN)/python -m scripts.generate_docs
 	@$(BIN)/python -m bench.report
+
+screenshots: dev
+	@$(BIN)/python -m scripts.screenshots
 
 lock:
 	@sh scripts/lock.sh
