@@ -82,9 +82,14 @@ def _restore(data: Path, file: Path, terminal: Terminal) -> None:
     from taube.server import backup
 
     with terminal.progress("checking and restoring the backup"):
-        aside = backup.restore(data, file)
-    if aside is not None:
-        terminal.line(f"What was there before is in {aside}: delete it when it is no longer needed.")
+        restored = backup.restore(data, file)
+    if not restored.is_verified:
+        terminal.warn(
+            f"{file} carries no digest, as older versions wrote it: it was restored, and is sound as a database, but"
+            " whether each value in it is as it was when the backup was made could not be checked."
+        )
+    if restored.aside is not None:
+        terminal.line(f"What was there before is in {restored.aside}: delete it when it is no longer needed.")
     terminal.hint("Start the server now: its clients find out by themselves what the backup does not know.")
 
 

@@ -39,7 +39,7 @@ def written(name: str, data: bytes) -> Path:
 
 @functools.cache
 def sound_backup() -> bytes:
-    """The backup of a server with one account."""
+    """The backup of a server with one account, without a digest, so that what is behind that check is reached."""
     data = place() / "whole"
     folder.prepare(data)
     folder.keep(data, "origin", w.ORIGIN)
@@ -50,8 +50,8 @@ def sound_backup() -> bytes:
         accounts.create(tables, new, 202609, w.fixed_random)
         registration.invite(tables, 3, 30, w.NOW_MS, w.fixed_random)
     file = place() / "sound"
-    file.unlink(missing_ok=True)
-    backup.make(data, file)
+    file.write_bytes(b"")
+    sqlite.copy(data / backup.DATABASE, file, {backup.ORIGIN: w.ORIGIN.encode()})
     return file.read_bytes()
 
 

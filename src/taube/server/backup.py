@@ -1,24 +1,27 @@
 """Backup and restore of a data folder: one file that holds everything, made while the server runs.
 
 A backup is a copy of the database at one moment, with the origin in it, readable by its owner only: it holds the
-server's keys. It is checked before it gets its name, and never takes the place of another file.
+server's keys. It is checked before it gets its name, and never takes the place of another file. Behind the last page,
+where SQLite does not look, stands the SHA-256 of everything before; a fact in the database says that it has to be
+there, so that a backup that lost its end is not taken for one of a version that wrote none.
 
-A restore needs the folder for itself. It prepares the new database beside the old one, checks it, gives it a new
-generation (so that clients claim again the gates that the backup has forgotten), and takes over from the database that
-it replaces the address keys and the clock, if that can still be read. Naming it `taube.db.restored` is the moment of
-decision: from then on `finish` puts it in its place, at once, or at the next start if the machine stopped in between.
-What was there before is moved aside, never deleted.
+A restore checks that before all else. It needs the folder for itself. It prepares the new database beside the old one,
+checks it, gives it a new generation (so that clients claim again the gates that the backup has forgotten), and takes
+over from the database that it replaces the address keys and the clock, if that can still be read. Naming it
+`taube.db.restored` is the moment of decision: from then on `finish` puts it in its place, at once, or at the next start
+if the machine stopped in between. What was there before is moved aside, never deleted.
 
 Source: docs/operating.md, "Backup and restore"; docs/protocol/delivery.md, GAT-05.
 """
 
+import hashlib
 import os
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, NamedTuple
 
 from taube.exits import EX_CANTCREAT, EX_DATAERR, EX_IOERR, EX_NOINPUT
 from taube.server import folder
@@ -30,7 +33,21 @@ from taube.server.stores import sqlite
 DATABASE: Final = "taube.db"
 RESTORED: Final = "taube.db.restored"
 ORIGIN: Final = "origin"
+DIGEST: Final = "backup digest"
+"""The fact by which a backup says that its digest follows; empty in a database that is none."""
+_DIGEST_HEAD: Final = b"SHA-256 of everything before this line: "
+_DIGEST_BYTES: Final = len(_DIGEST_HEAD) + 64 + 1
+_CHUNK: Final = 1024 * 1024
 _FILES: Final = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm")
+
+
+class Restored(NamedTuple):
+    """What a restore did."""
+
+    aside: Path | None
+    """The folder into which what was there before was moved, if anything was."""
+    is_verified: bool
+    """Whether the backup carried a digest; those of older versions do not."""
 
 
 def make(data: Path, file: Path) -> int:
@@ -42,28 +59,31 @@ def make(data: Path, file: Path) -> int:
         raise OperatorError(f"There is no server in {data}: name its folder with --data.", EX_NOINPUT)
     with _new_file(file) as draft:
         try:
-            sqlite.copy(data / DATABASE, draft, {ORIGIN: (folder.kept_origin(data) or "").encode()})
-            examined = sqlite.examine(draft)
+            facts = {ORIGIN: (folder.kept_origin(data) or "").encode(), DIGEST: b"SHA-256"}
+            sqlite.copy(data / DATABASE, draft, facts)
+            sqlite.examine(draft)
+            _add_digest(draft)
         except StoreUnusable as error:
             raise OperatorError(f"No backup was made. {_name(str(error), draft, file)}", EX_IOERR) from error
-    return examined.size_bytes
+    return file.stat().st_size
 
 
-def restore(data: Path, file: Path) -> Path | None:
-    """Make *data* what the backup *file* holds; gives the folder into which what was there before was moved, if any.
+def restore(data: Path, file: Path) -> Restored:
+    """Make *data* what the backup *file* holds.
 
     Raises OperatorError, and has then changed nothing: if a server runs on *data*, if *file* is no sound backup, if it
     is one of another server than *data*.
     """
     if not file.is_file():
         raise OperatorError(folder.no_file(file), EX_NOINPUT)
+    is_verified = _verify(file)
     folder.prepare(data)
     holding = folder.hold(data)
     try:
         _give(data / "lock", data)
         finish(data)
-        _prepare(data, file)
-        return finish(data)
+        _prepare(data, file, is_verified=is_verified)
+        return Restored(finish(data), is_verified)
     finally:
         os.close(holding)
 
@@ -89,7 +109,46 @@ def finish(data: Path) -> Path | None:
     return aside if aside.exists() else None
 
 
-def _prepare(data: Path, file: Path) -> None:
+def _add_digest(draft: Path) -> None:
+    with draft.open("r+b") as file:
+        digest = _digest(file, draft.stat().st_size)
+        file.write(_DIGEST_HEAD + digest + b"\n")
+
+
+def _verify(file: Path) -> bool:
+    """Whether *file* ends with its digest, and is what it says; False if there is none. Raises OperatorError."""
+    try:
+        with file.open("rb") as backup:
+            size = max(0, file.stat().st_size - _DIGEST_BYTES)
+            digest = _digest(backup, size)
+            end = backup.read()
+    except OSError as error:
+        raise OperatorError(f"{file} cannot be read ({(error.strerror or '').lower()}).", EX_NOINPUT) from error
+    if not end.startswith(_DIGEST_HEAD):
+        return False
+    if end != _DIGEST_HEAD + digest + b"\n":
+        raise _not_as_made(file)
+    return True
+
+
+def _digest(file: BinaryIO, size: int) -> bytes:
+    """The SHA-256 of the first *size* bytes, in hexadecimal; *file* stands behind them afterwards."""
+    digest = hashlib.sha256()
+    while size and (part := file.read(min(size, _CHUNK))):
+        digest.update(part)
+        size -= len(part)
+    return digest.hexdigest().encode()
+
+
+def _not_as_made(file: Path) -> OperatorError:
+    return OperatorError(
+        f"Nothing was restored. {file} is damaged: it is not what was written when the backup was made (its SHA-256 is"
+        " another one). Use another backup, or fetch another copy of this one.",
+        EX_DATAERR,
+    )
+
+
+def _prepare(data: Path, file: Path, *, is_verified: bool) -> None:
     """Everything of a restore that can fail: afterwards `taube.db.restored` is whole and durable."""
     for left in data.glob(f".{RESTORED}.*"):  # of a restore that was killed
         left.unlink()
@@ -101,6 +160,8 @@ def _prepare(data: Path, file: Path) -> None:
         sqlite.copy(file, draft)
         sqlite.examine(draft)
         _check_facts(draft)
+        if sqlite.read_facts(draft).get(DIGEST) and not is_verified:
+            raise _not_as_made(file)
         origin = _origin_in(draft)
         _check_origin(data, file, origin)
         with sqlite.transaction(draft) as tables:
@@ -108,6 +169,7 @@ def _prepare(data: Path, file: Path) -> None:
                 identity.carry_over(tables, _facts_replaced(data))
             identity.renew_generation(tables, os.urandom)
             tables.clear_marks()
+            tables.set_fact(DIGEST, b"")
         sqlite.join_log(draft)
         if origin and folder.kept_origin(data) is None:
             folder.keep(data, "origin", origin)

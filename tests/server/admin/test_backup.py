@@ -7,12 +7,13 @@ from pathlib import Path
 import apsw
 import pytest
 
+from taube import cli
 from taube.server import admin, backup, folder
 from taube.server.config import OperatorError, ServerConfig
 from taube.server.services import identity
 from taube.server.stores import schema
 from taube.server.stores.objects import ObjectFolder
-from taube.server.stores.sqlite import SqliteSettings, examine, read_facts, transaction
+from taube.server.stores.sqlite import SqliteSettings, copy, examine, read_facts, transaction
 from taube.wire import messages as m
 from taube.wire.messages import GateName
 from tests.server.admin.test_admin import run
@@ -40,9 +41,16 @@ def facts(data: Path) -> dict[str, bytes]:
     return read_facts(data / backup.DATABASE)
 
 
+def without_digest(data: Path, file: Path) -> Path:
+    """A backup as a version wrote it that knew of no digest."""
+    file.touch(mode=0o600)
+    copy(data / backup.DATABASE, file, {backup.ORIGIN: (folder.kept_origin(data) or "").encode()})
+    return file
+
+
 def test_a_backup_is_one_checked_file_for_its_owner_only(tmp_path: Path) -> None:
     data, file = a_server(tmp_path / "data"), tmp_path / "taube.backup"
-    assert backup.make(data, file) == file.stat().st_size == examine(file).size_bytes
+    assert backup.make(data, file) == file.stat().st_size > examine(file).size_bytes
     assert file.stat().st_mode & 0o777 == 0o600
     assert sorted(each.name for each in tmp_path.iterdir()) == ["data", "taube.backup"]
     assert read_facts(file)[backup.ORIGIN] == b"https://taube.example"
@@ -51,7 +59,7 @@ def test_a_backup_is_one_checked_file_for_its_owner_only(tmp_path: Path) -> None
 @pytest.mark.parametrize("origin", [b"\xff", b"nonsense", b"https://taube.example/x", b"https://taube.example\n"])
 def test_a_backup_with_an_origin_that_is_none_is_damaged(tmp_path: Path, origin: bytes) -> None:
     data, file = a_server(tmp_path / "data"), tmp_path / "taube.backup"
-    backup.make(data, file)
+    without_digest(data, file)
     with transaction(file) as tables:
         tables.set_fact(backup.ORIGIN, origin)
     with pytest.raises(OperatorError, match="is damaged"):
@@ -63,7 +71,7 @@ def test_a_backup_in_which_the_name_of_a_fact_is_no_text_is_damaged(tmp_path: Pa
     data, file = a_server(tmp_path / "data"), tmp_path / "taube.backup"
     with transaction(data / backup.DATABASE) as tables:
         identity.start_clock(tables, 1, 0.0)
-    backup.make(data, file)
+    without_digest(data, file)
     file.write_bytes(file.read_bytes().replace(part, b"\xc1" + part[1:]))
     with pytest.raises(OperatorError, match="is damaged"):
         backup.restore(tmp_path / "new", file)
@@ -103,19 +111,19 @@ def test_a_restore_moves_the_old_aside_and_makes_a_new_generation(tmp_path: Path
     with transaction(data / backup.DATABASE) as tables:
         tables.claim_gate(GateName(b"h" * 32), b"later", 1)
     before = facts(data)
-    aside = backup.restore(data, file)
+    aside = backup.restore(data, file).aside
     assert gate(data) == b"v"
     assert facts(data)[identity.GENERATION] != before[identity.GENERATION]
     assert aside is not None and aside.parent == data and aside.stat().st_mode & 0o777 == 0o700
     with transaction(aside / backup.DATABASE) as tables:
         assert tables.read_gate(GateName(b"h" * 32)) == b"later"
-    assert backup.restore(data, file) != aside, "nothing that was moved aside is overwritten by the next"
+    assert backup.restore(data, file).aside != aside, "nothing that was moved aside is overwritten by the next"
     assert len(list(data.glob("replaced-*/taube.db"))) == 2
 
 
 def test_a_restore_into_an_empty_folder_knows_its_origin(tmp_path: Path) -> None:
     backup.make(a_server(tmp_path / "data"), tmp_path / "taube.backup")
-    assert backup.restore(tmp_path / "new", tmp_path / "taube.backup") is None
+    assert backup.restore(tmp_path / "new", tmp_path / "taube.backup") == (None, True)
     assert folder.kept_origin(tmp_path / "new") == "https://taube.example"
     assert gate(tmp_path / "new") == b"v"
     assert (tmp_path / "new" / backup.DATABASE).stat().st_mode & 0o777 == 0o600
@@ -134,10 +142,10 @@ def test_what_is_no_sound_backup_of_this_server_is_refused_and_nothing_changes(t
     }
     bad["empty"][0].touch()
     bad["text"][0].write_bytes(b"no database" * 1000)
-    whole = bytearray(file.read_bytes())
+    whole = bytearray(without_digest(data, tmp_path / "older").read_bytes())
     whole[4096 * 3 : 4096 * 5] = bytes(b"\xa5" * 4096 * 2)
     bad["damaged"][0].write_bytes(whole)
-    bad["newer"][0].write_bytes(file.read_bytes())
+    without_digest(data, bad["newer"][0])
     newer = apsw.Connection(os.fspath(bad["newer"][0]))
     newer.pragma("user_version", schema.SCHEMA_VERSION + 1)
     newer.close()
@@ -150,6 +158,56 @@ def test_what_is_no_sound_backup_of_this_server_is_refused_and_nothing_changes(t
         assert f"{backup.RESTORED}." not in str(refused.value), name
         assert facts(data) == before, name
     assert set(there) <= {each.name for each in data.iterdir()} <= {*there, "lock"}
+
+
+def test_one_byte_that_changed_anywhere_in_a_backup_is_refused_before_anything_is_touched(tmp_path: Path) -> None:
+    data, file = a_server(tmp_path / "data", b"a value that somebody claimed"), tmp_path / "taube.backup"
+    backup.make(data, file)
+    whole, before = file.read_bytes(), facts(data)
+    there = sorted(each.name for each in data.iterdir())
+    places = {
+        "head": 27,
+        "free room of a page": 2000,
+        "address key": whole.index(before[f"{identity.KEY_PREFIX}0"][8:]) + 5,
+        "generation": whole.index(before[identity.GENERATION]),
+        "gate": whole.index(b"a value that somebody claimed") + 3,
+        "name of a fact": whole.index(backup.DIGEST.encode()),
+        "words before the digest": len(whole) - 100,
+        "digest": len(whole) - 10,
+        "last": len(whole) - 1,
+    }
+    for name, at in places.items():
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+        for into in (data, tmp_path / "new"):
+            with pytest.raises(OperatorError, match=r"Nothing was restored.*is damaged") as refused:
+                backup.restore(into, file)
+            assert refused.value.exit_code == 65, name
+        assert facts(data) == before, name
+        assert not (tmp_path / "new" / backup.DATABASE).exists(), name
+    for size in (len(whole) - 1, len(whole) - len(b"\n") - 64, whole.rindex(b"SHA-256 of"), len(whole) - 300):
+        file.write_bytes(whole[:size])
+        with pytest.raises(OperatorError, match=r"Nothing was restored.*is damaged"):
+            backup.restore(data, file)
+    file.write_bytes(whole + b"\n")
+    with pytest.raises(OperatorError, match=r"Nothing was restored.*is damaged"):
+        backup.restore(data, file)
+    assert set(there) <= {each.name for each in data.iterdir()} <= {*there, "lock"}
+    file.write_bytes(whole)
+    assert backup.restore(data, file).is_verified
+    assert backup.restore(tmp_path / "copied", without_digest(data, tmp_path / "copy")) == (None, False)
+
+
+def test_a_backup_without_a_digest_is_restored_and_it_is_said_that_it_was_not_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, told = a_server(tmp_path / "data"), "could not be checked"
+    older, file = without_digest(data, tmp_path / "older"), tmp_path / "taube.backup"
+    assert cli.main(["admin", "restore", "--data", str(tmp_path / "new"), str(older)]) == 0
+    assert capsys.readouterr().err.count(told) == 1
+    assert gate(tmp_path / "new") == b"v"
+    assert cli.main(["admin", "backup", "--data", str(tmp_path / "new"), str(file)]) == 0
+    assert cli.main(["admin", "restore", "--data", str(tmp_path / "new"), str(file)]) == 0
+    assert told not in capsys.readouterr().err
 
 
 async def test_a_backup_is_made_while_the_server_runs_and_a_restore_is_refused(rig, tmp_path) -> None:
@@ -206,7 +264,7 @@ async def test_a_restore_that_was_interrupted_is_finished_by_the_next_start(rig,
     await server.start()
     await server.stop()
     backup.make(data, file)
-    backup._prepare(data, file)  # and the machine stops here
+    backup._prepare(data, file, is_verified=True)  # and the machine stops here
     generation = read_facts(data / backup.RESTORED)[identity.GENERATION]
     await server.start()
     assert server.server._generation == generation
@@ -258,7 +316,7 @@ def test_a_restore_over_a_damaged_database_works(tmp_path: Path) -> None:
     data, file = a_server(tmp_path / "data"), tmp_path / "taube.backup"
     backup.make(data, file)
     (data / backup.DATABASE).write_bytes(b"\0" * 9000)
-    aside = backup.restore(data, file)
+    aside = backup.restore(data, file).aside
     assert gate(data) == b"v" and aside is not None
     assert (aside / backup.DATABASE).read_bytes() == b"\0" * 9000
 
