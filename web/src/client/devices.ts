@@ -441,19 +441,22 @@ export class Devices {
     if ((await tx.meta("push")) !== null) await tx.setMeta("push_due", 1);
   }
 
-  /** After a login: whether the server still has what it was told; what its push service forgot is gone. Source: WAK-07. */
+  /**
+   * After a login: whether the server still has what it was told. What its push service forgot is gone; what it would wake
+   * though nobody wants that is taken back. Source: WAK-07.
+   */
   async checkPush(link: DeviceLink): Promise<void> {
-    if (link.loggedIn.wakes) return;
-    const isGone = async (tx: Tx): Promise<boolean> => {
+    const { wakes } = link.loggedIn;
+    const differs = async (tx: Tx): Promise<boolean> => {
       const trouble =
         (await tx.metaInt("push_due")) + (await tx.metaInt("push_refused")) + (await tx.metaInt("push_gone"));
-      return trouble === 0 && (await tx.meta("push")) !== null;
+      return trouble === 0 && ((await tx.meta("push")) !== null) !== wakes;
     };
-    if (!(await this.vault.store.read(isGone))) return;
+    if (!(await this.vault.store.read(differs))) return;
     await this.vault.store.write(async (tx) => {
-      if (!(await isGone(tx))) return;
-      await tx.setMeta("push_gone", 1);
-      await tx.note("me", NO_BYTES);
+      if (!(await differs(tx))) return;
+      await tx.setMeta(wakes ? "push_due" : "push_gone", 1);
+      if (!wakes) await tx.note("me", NO_BYTES);
     });
   }
 

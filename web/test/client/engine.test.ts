@@ -263,6 +263,19 @@ test("where a device is woken is told once, however often it is said, and anew w
   expect(tab.bugs).toEqual([]);
 });
 
+test("a server that would wake a device that wants it no more is told so at the next login (WAK-07)", async () => {
+  const tab = await world.someone("Pia");
+  await tab.account.setPush(subscription("unwanted"));
+  await tab.store.write((tx) => tx.setMeta("push", null)); // as beside a server that was restored
+  await tab.close();
+  const again = await tab.browser.open();
+  await again.until(async () => (await again.account.status()).connection.caughtUp);
+  await again.until(async () => (await again.store.read((tx) => tx.metaInt("push_due"))) === 0);
+  expect(await endpoints(again)).toEqual([]);
+  expect((await again.account.status()).push).toEqual({ state: "off", why: "" });
+  expect([...tab.bugs, ...again.bugs]).toEqual([]);
+});
+
 test("a server that wants to hear no more of push for now holds up neither mailbox nor messages", async () => {
   const [alice, bob] = await world.friends("Alice", "Bob");
   for (let times = 0; times < 25; times += 1) await alice.account.setPush(subscription(`${times}`));
