@@ -58,7 +58,8 @@ PUSH: Final = Entry(
 )
 WAKING: Final = Entry(
     "waking",
-    "which devices were woken and have not come yet, and when to try again",
+    "which devices are to be woken or were and have not come yet, when to try again, and at which push service they"
+    " wait for their turn",
     "memory only",
     "until the device comes, at most one day",
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -150,6 +151,28 @@ async def test_a_push_service_that_fails_is_tried_again(rig, service):
         await sender.send([address], os.urandom(300), m.FLAG_URGENT)
         await until(lambda: len(service.posts) == 3)
         assert "secret-endpoint" not in server.log.getvalue()
+
+
+@spec("WAK-04")
+async def test_a_push_service_that_does_not_answer_keeps_no_other_phone_asleep(rig, service):
+    answers = threading.Event()
+    with PushService() as slow:
+        slow.origin = slow.origin.replace("127.0.0.1", "localhost")
+        slow.answer = lambda post: (201 if answers.wait(60) else 503, {})
+        config = ServerConfig(push=PushSettings(allow_private=1, at_once=2, timeout_s=60.0))
+        async with rig(config=config) as server:
+            sender = await server.connect()
+            for number in range(3):
+                _, address = await sleeper(server, slow, Browser(), f"/{number}")
+                await sender.send([address], os.urandom(300), m.FLAG_URGENT)
+            _, address = await sleeper(server, service, Browser())
+            await sender.send([address], os.urandom(300), m.FLAG_URGENT)
+            try:
+                await until(lambda: service.posts, 30.0)
+            finally:
+                answers.set()
+            await until(lambda: len(slow.posts) == 3, 30.0)
+            assert [post.path for post in slow.posts] == ["/0", "/1", "/2"]
 
 
 @spec("WAK-01")

@@ -5,11 +5,11 @@ from ipaddress import ip_address
 import pytest
 
 from taube.server.ports import PushRow, QueueNumber
-from taube.server.services.push import Answer, PushSettings, Wakeups, check_endpoint, is_public
+from taube.server.services.push import Answer, PushSettings, Wakeups, check_endpoint, host_of, is_public
 from taube.wire.errors import PUSH_REFUSED, WireError
 from tests.spec import spec
 
-ANN, BOB = QueueNumber(1), QueueNumber(2)
+ANN, BOB, CAT = QueueNumber(1), QueueNumber(2), QueueNumber(3)
 KEY, SECRET = b"\x04" + bytes(64), bytes(16)
 SETTINGS = PushSettings()
 
@@ -137,6 +137,88 @@ def test_no_more_are_under_way_at_once_than_may_be_and_none_is_forgotten() -> No
     assert wakeups.due(12.0) == [ANN] and wakeups.due(12.0) == [] and wakeups.next_due() is None
     wakeups.answered(ANN, Answer.TAKEN, 12.0)
     assert wakeups.due(12.0) == [BOB]
+
+
+def started(wakeups: Wakeups, now: float, hosts: dict[QueueNumber, str]) -> list[QueueNumber]:
+    """Whose push begins now, and at which host."""
+    return [queue for queue in wakeups.due(now) if wakeups.begins(queue, hosts[queue])]
+
+
+@spec("WAK-04")
+def test_a_slow_push_service_holds_an_eighth_of_the_pushes_and_its_other_devices_come_in_turn() -> None:
+    wakeups = Wakeups(PushSettings(at_once=16))
+    slow = [QueueNumber(number) for number in range(100)]
+    hosts = dict.fromkeys(slow, "slow.example") | {QueueNumber(200): "push.example"}
+    for queue in hosts:
+        wakeups.call(queue, 10.0, is_connected=False)
+    begun: list[QueueNumber] = []
+    while wakeups.next_due() is not None:
+        begun += started(wakeups, 11.0, hosts)
+    assert begun == [*slow[:2], 200]
+    assert not wakeups.wants(slow[50], 99_999.0)
+    wakeups.sweep(9_999.0)
+    assert wakeups.remembered() == 101 and wakeups.next_due() is None
+    under_way, order = slow[:2], list(slow[:2])
+    while under_way:
+        wakeups.answered(under_way.pop(0), Answer.TAKEN, 12.0)
+        next_ones = started(wakeups, 12.0, hosts)
+        under_way += next_ones
+        order += next_ones
+    assert order == slow
+
+
+@spec("WAK-04")
+def test_a_device_that_came_leaves_the_line_of_its_push_service() -> None:
+    wakeups, hosts = Wakeups(PushSettings(at_once=1)), {ANN: "a.example", BOB: "a.example", CAT: "a.example"}
+    for _ in range(3):
+        for queue in hosts:
+            wakeups.call(queue, 10.0, is_connected=False)
+        assert started(wakeups, 10.0, hosts) == [ANN]
+        assert started(wakeups, 10.0, hosts) == [] and started(wakeups, 10.0, hosts) == []
+        wakeups.came(BOB)
+        wakeups.answered(ANN, Answer.GONE, 11.0)
+        wakeups.call(BOB, 11.0, is_connected=False)
+        assert wakeups.due(11.0) == [CAT]
+        wakeups.came(CAT)
+        hosts[CAT] = "b.example"
+        assert wakeups.begins(CAT, hosts[CAT])
+        wakeups.answered(CAT, Answer.TAKEN, 12.0)
+        assert started(wakeups, 12.0, hosts) == [BOB]
+        hosts[CAT] = "a.example"
+        wakeups.skipped(BOB)
+        assert wakeups.remembered() == 0 and wakeups.next_due() is None
+
+
+@spec("WAK-04")
+def test_a_device_that_came_while_its_endpoint_was_read_waits_in_no_line() -> None:
+    for called_s in (None, 30.0):
+        wakeups, hosts = Wakeups(PushSettings(at_once=8)), {ANN: "a.example", BOB: "a.example"}
+        for queue in hosts:
+            wakeups.call(queue, 10.0, is_connected=False)
+        assert wakeups.due(10.0) == [ANN, BOB] and wakeups.begins(ANN, hosts[ANN])
+        wakeups.came(BOB)
+        if called_s is not None:
+            wakeups.call(BOB, called_s - SETTINGS.connected_s, is_connected=True)
+        assert not wakeups.begins(BOB, hosts[BOB])
+        wakeups.answered(ANN, Answer.GONE, 11.0)
+        assert wakeups.next_due() == called_s
+
+
+@spec("WAK-06")
+def test_who_waits_in_a_line_that_does_not_move_is_forgotten_after_a_day() -> None:
+    wakeups, hosts = Wakeups(PushSettings(at_once=8)), {ANN: "a.example", BOB: "a.example", CAT: "a.example"}
+    for queue in hosts:
+        wakeups.call(queue, 10.0, is_connected=False)
+    assert started(wakeups, 10.0, hosts) == [ANN]
+    wakeups.sweep(86_500.0)
+    assert wakeups.remembered() == 1 and wakeups.wants(BOB, 86_500.0)
+    wakeups.answered(ANN, Answer.GONE, 86_500.0)
+    assert wakeups.remembered() == 0 and wakeups.next_due() is None
+
+
+@pytest.mark.parametrize("url", ["https://Push.Example.org/1", "https://push.example.org.:8443/2"])
+def test_the_host_of_an_endpoint_has_one_spelling(url: str) -> None:
+    assert host_of(endpoint(url)) == "push.example.org"
 
 
 @spec("WAK-04")

@@ -11,7 +11,7 @@ from typing import Final
 from taube.server.ops.observe import Metric
 from taube.server.ops.workers import written
 from taube.server.ports import MailboxId, Metrics, PushRow, QueueNumber, Tables, TableStore
-from taube.server.services.push import Answer, Wakeups
+from taube.server.services.push import Answer, Wakeups, host_of
 from taube.wire.errors import BUSY, INTERNAL, PUSH_REFUSED, WireError
 
 METRICS: Final = (
@@ -121,7 +121,10 @@ class Waking:
             if not self._waits(queue):
                 self._wakeups.skipped(queue)
                 return
-            answer, after_s = await self._try(queue)
+            outcome = await self._try(queue)
+            if outcome is None:
+                return
+            answer, after_s = outcome
             self._wakeups.answered(queue, answer, self._monotonic(), after_s)
             self._metrics.count("pushes", reason=answer.value)
         except BaseException:
@@ -130,11 +133,14 @@ class Waking:
         finally:
             self._news.set()
 
-    async def _try(self, queue: QueueNumber) -> tuple[Answer, float]:
+    async def _try(self, queue: QueueNumber) -> tuple[Answer, float] | None:
+        """What became of its push; None if it has to wait for its turn at its push service."""
         try:
             row = await written(self._store, lambda tables: tables.push(queue))
             if row is None:
                 return Answer.GONE, 0.0
+            if not self._wakeups.begins(queue, host_of(row)):
+                return None
             answer, after_s = await self._push(row)
             if answer is Answer.GONE or answer is Answer.REFUSED:
                 mailbox = await written(self._store, lambda tables: forget(tables, queue, row))
