@@ -172,6 +172,37 @@ async def test_a_name_that_leads_inside_is_refused_before_and_while_it_is_pushed
     push.close()
 
 
+@spec("WAK-04")
+async def test_a_look_up_that_hangs_holds_no_push_beyond_its_time_and_few_threads(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, asked = threading.Event(), []
+
+    def hangs(host: str, *_: object, **__: object) -> list[Any]:
+        asked.append(host)
+        answers.wait(60)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))]
+
+    def at(host: str) -> PushRow:
+        return PushRow(f"https://{host}.example.org/", browser.public, browser.secret)
+
+    monkeypatch.setattr(web_push.socket, "getaddrinfo", hangs)
+    push = make(allow_private=0, timeout_s=0.2, at_once=4)
+    try:
+        async with asyncio.timeout(30):
+            for _ in range(3):
+                assert await asyncio.gather(*(push.push(at("a")) for _ in range(4))) == [(Answer.LATER, 0.0)] * 4
+            for host in "bcdefg":
+                assert await push.push(at(host)) == (Answer.LATER, 0.0)
+        assert [host[0] for host in asked] == ["a", "b", "c", "d"]
+    finally:
+        answers.set()
+    async with asyncio.timeout(30):
+        while await push.push(at("g")) != (Answer.REFUSED, 0.0):
+            await asyncio.sleep(0.02)
+    push.close()
+
+
 @spec("WAK-03")
 async def test_an_endpoint_on_this_machine_is_refused_by_its_look(browser: Browser) -> None:
     push = make(allow_private=0)

@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
@@ -67,6 +67,37 @@ class _Budget(threading.local):
         self.bytes_left -= count
         if self.bytes_left < 0:
             raise OSError("the answer does not end")
+
+
+class _Names:
+    """Looks up hosts, *most* at once, each in a thread of its own: who asks can stop waiting, the look-up cannot."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._under_way: dict[str, Future[list[str]]] = {}
+        self._lock = threading.Lock()
+
+    def look_up(self, host: str, timeout_s: float) -> list[str]:
+        """The addresses of *host*. Raises OSError: it is not found, not in time, or too many others are looked up."""
+        with self._lock:
+            found = self._under_way.get(host)
+            if found is None:
+                if len(self._under_way) >= self._most:
+                    raise OSError("too many hosts are looked up")
+                found = Future()
+                threading.Thread(target=self._ask, args=(host, found), name="look-up", daemon=True).start()
+                self._under_way[host] = found
+        return found.result(timeout_s)
+
+    def _ask(self, host: str, found: Future[list[str]]) -> None:
+        try:
+            entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            found.set_result([str(entry[4][0]) for entry in entries])
+        except Exception as error:
+            found.set_exception(error)
+        finally:
+            with self._lock:
+                del self._under_way[host]
 
 
 class WebPush:
@@ -184,6 +215,8 @@ class WebPush:
 def _make_pool(settings: PushSettings, budget: _Budget) -> "httpcore.ConnectionPool":
     import httpcore
 
+    names = _Names(settings.at_once)
+
     class Bounded(httpcore.NetworkStream):
         """A stream that gives each push the time and the bytes that its budget has."""
 
@@ -222,13 +255,13 @@ def _make_pool(settings: PushSettings, budget: _Budget) -> "httpcore.ConnectionP
         ) -> httpcore.NetworkStream:
             if settings.allow_private:
                 return Bounded(super().connect_tcp(host, port, budget.left_s(), local_address, socket_options))
-            addresses = [entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+            addresses = names.look_up(host, budget.left_s())
             if not all(is_public(ip_address(address)) for address in addresses):
                 raise NotPublic("a private address")
             failure: Exception = OSError("no address")
             for address in addresses[:4]:
                 try:
-                    stream = super().connect_tcp(str(address), port, budget.left_s(), local_address, socket_options)
+                    stream = super().connect_tcp(address, port, budget.left_s(), local_address, socket_options)
                     return Bounded(stream)
                 except (httpcore.NetworkError, httpcore.TimeoutException) as error:
                     failure = error
