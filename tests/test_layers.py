@@ -53,7 +53,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("wire.session",),
     ("wire.codec",),
     ("wire.messages",),
-    ("wire.errors", "wire.packing", "exits"),
+    ("wire.errors", "wire.packing", "exits", "shortage"),
     ("",),
 )
 """From the roof to the ground: a module imports only what stands on a lower floor, never its neighbours on its own.

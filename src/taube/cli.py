@@ -15,9 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from taube import __version__
+from taube import __version__, shortage
 from taube.exits import (
     EX_CANTCREAT,
+    EX_CONFIG,
     EX_IOERR,
     EX_NOINPUT,
     EX_NOPERM,
@@ -150,6 +151,8 @@ def explain(error: Exception) -> tuple[str, int]:
             f"The part of Taube that needs “{error.name}” is not installed: pip install 'taube[server]'.",
             EX_UNAVAILABLE,
         )
+    if isinstance(error, OSError) and error.errno in shortage.FILES:
+        return shortage.sentence(error.errno, ""), EX_CONFIG
     if isinstance(error, OSError) and error.errno in _DISK_IS_AT_FAULT:
         where = error.filename if error.filename is not None else "A file"
         return (

@@ -7,6 +7,7 @@ Source: docs/operating.md.
 
 import asyncio
 import contextlib
+import errno
 import gc
 import json
 import os
@@ -26,7 +27,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from taube import __version__
+from taube import __version__, shortage
 from taube.exits import EX_CONFIG, EX_IOERR, EX_UNAVAILABLE, EX_USAGE
 from taube.server import backup, certificate, folder, pages, secrets
 from taube.server.config import LEAST_SPREAD_MS, OperatorError, ServeOptions, ServerConfig, read_config
@@ -63,6 +64,8 @@ STRAINED_S: Final = 0.5
 FULL_SHARE: Final = 32
 """The last such part of the connections is kept for telling newcomers when to come back; above it they are closed."""
 SPARE_DESCRIPTORS: Final = 128
+LEAST_DESCRIPTORS: Final = 64
+"""Files that a server has to be allowed to open to start at all."""
 BACKLOG: Final = 2048
 """Connections that the kernel may hold until they are accepted."""
 
@@ -73,6 +76,8 @@ def serve(options: ServeOptions) -> int:
     """Run a server until SIGTERM or SIGINT; gives the exit code. Raises OperatorError with one clear sentence."""
 
     os.umask(0o077)  # the folder holds keys
+    if raise_open_files() < LEAST_DESCRIPTORS:
+        raise OperatorError(shortage.sentence(errno.EMFILE, options.data), EX_CONFIG)
 
     async def run() -> int:
         server = Server(options)
@@ -233,9 +238,9 @@ class Server:
                 EX_CONFIG,
             ) from error
         except OSError as error:
-            raise OperatorError(
-                f"{error.filename or options.tls_key} cannot be read by this user.", EX_CONFIG
-            ) from error
+            path = error.filename or options.tls_key
+            sentence = shortage.sentence(error.errno, path) or f"{path} cannot be read by this user."
+            raise OperatorError(sentence, EX_CONFIG) from error
 
     def _name(self, sockets: list[socket.socket], tls: ssl.SSLContext | None) -> None:
         """Settle the origin: --url, else the one kept in the folder, else where the server listens."""
@@ -675,6 +680,8 @@ def bind(listen: str, option: str = "--listen") -> list[socket.socket]:
     except OSError as error:
         for sock in sockets:
             sock.close()
+        if short := shortage.sentence(error.errno, listen):
+            raise OperatorError(short, EX_CONFIG) from error
         why = error.strerror.lower() if error.strerror else "not possible"
         raise OperatorError(
             f"{listen} cannot be listened on ({why}): choose another address or port with {option}.", EX_UNAVAILABLE
@@ -690,10 +697,15 @@ def resident_bytes() -> int:
         return 0
 
 
-def descriptors() -> int:
-    """Raise the limit of open files as far as allowed; gives how many connections that leaves room for."""
+def raise_open_files() -> int:
+    """Raise the limit of open files as far as allowed; gives what it is then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    return max(16, (1_000_000 if soft == resource.RLIM_INFINITY else soft) - SPARE_DESCRIPTORS)
+    return 1_000_000 if soft == resource.RLIM_INFINITY else soft
+
+
+def descriptors() -> int:
+    """How many connections the limit of open files leaves room for."""
+    return max(16, raise_open_files() - SPARE_DESCRIPTORS)

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from taube.exits import EX_CANTCREAT, EX_TEMPFAIL, EX_USAGE
+from taube import shortage
+from taube.exits import EX_CANTCREAT, EX_CONFIG, EX_IOERR, EX_TEMPFAIL, EX_USAGE
 from taube.server.config import OperatorError
 
 SERVED: Final = "served"
@@ -36,15 +37,19 @@ def prepare(folder: Path) -> None:
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError
     except OSError as error:
-        raise OperatorError(
-            f"The data folder {folder} cannot be written: choose another with --data, or give this user the right.",
-            EX_CANTCREAT,
-        ) from error
+        sentence = (
+            f"The data folder {folder} cannot be written: choose another with --data, or give this user the right."
+        )
+        raise _unwritable(error, folder, sentence) from error
 
 
 def hold(folder: Path) -> int:
     """Take the folder for this process; gives the descriptor that holds it. Raises OperatorError if another has it."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path = folder / "lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unwritable(error, path, f"The file {path} cannot be written: check who owns it.") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -119,7 +124,15 @@ def keep(folder: Path, name: str, text: str) -> None:
             os.fsync(file.fileno())
         draft.replace(path)
     except OSError as error:
-        raise OperatorError(f"The file {path} cannot be written.", EX_CANTCREAT) from error
+        raise _unwritable(error, path, f"The file {path} cannot be written: check who owns it.") from error
+
+
+def _unwritable(error: OSError, path: Path, otherwise: str) -> OperatorError:
+    """What is short, if that is why; else the sentence *otherwise*."""
+    short = shortage.sentence(error.errno, path)
+    if error.errno in shortage.ROOM:
+        return OperatorError(short, EX_IOERR)
+    return OperatorError(short, EX_CONFIG) if short else OperatorError(otherwise, EX_CANTCREAT)
 
 
 def forget(folder: Path, name: str) -> None:

@@ -31,6 +31,7 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
+from taube import shortage
 from taube.server.ports import (
     UNREADABLE,
     EnvelopeRow,
@@ -155,7 +156,8 @@ def prepare(path: Path, settings: SqliteSettings) -> None:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
-        sentence = f"Cannot write {path}: {error.strerror}. Check who owns the folder."
+        sentence = shortage.sentence(error.errno, path)
+        sentence = sentence or f"Cannot write {path}: {error.strerror}. Check who owns the folder."
         raise StoreUnusable(sentence, is_disk=error.errno in _DISK_IS_AT_FAULT) from error
     if is_cut_off(path):
         raise StoreUnusable(f"{path} is damaged (cut off). Nothing was changed: restore a backup, or repair a copy.")
@@ -207,8 +209,11 @@ def _unusable(path: Path, error: apsw.Error) -> StoreUnusable:
     if isinstance(error, apsw.NotADBError | apsw.CorruptError):
         return StoreUnusable(f"{path} is damaged ({error}). Nothing was changed: restore a backup, or repair a copy.")
     if isinstance(error, apsw.FullError):
-        sentence = f"The disk that holds {path} is full. Make room and try again; nothing is lost."
-        return StoreUnusable(sentence, is_disk=True)
+        return StoreUnusable(shortage.sentence(errno.ENOSPC, path), is_disk=True)
+    if isinstance(error, apsw.IOError | apsw.CantOpenError):  # SQLite does not always tell what hindered it
+        number = shortage.of_folder(path.parent)
+        if short := shortage.sentence(number, path):
+            return StoreUnusable(short, is_disk=number in shortage.ROOM)
     if isinstance(error, apsw.CantOpenError | apsw.ReadOnlyError) and path.exists() and not _is_written(path.parent):
         return StoreUnusable(
             f"{path} is where nothing can be written, which even reading it needs: copy its folder, all of it, to where"
