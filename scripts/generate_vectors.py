@@ -76,6 +76,7 @@ MESSAGES: tuple[messages.Message, ...] = (
 OTHER_FORMS: tuple[tuple[str, messages.Message, bytes], ...] = (
     ("a field that a newer peer appended", messages.MintAddresses(5, 3), pack([6, 5, 3, "new"])),
     ("a nested field that a newer peer appended", messages.AskKnowledge(5), pack([14, 5, [[1], b"x", None]])),
+    ("an appended field as deep as one may be", messages.AskKnowledge(5), b"\x93\x0e\x05" + 63 * b"\x91" + b"\xc0"),
     ("trailing fields that have a default are missing", messages.Failed(5, 9), pack([66, 5, 9])),
     ("a number written longer than need be", messages.MintAddresses(5, 3), b"\x93\x06\xce\x00\x00\x00\x05\x03"),
     ("an array header written longer than need be", messages.AskKnowledge(5), b"\xdc\x00\x02\x0e\x05"),

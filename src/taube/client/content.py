@@ -9,7 +9,7 @@ Source: docs/protocol/content.md (CNT-01 ff.).
 import re
 from typing import Annotated, Final, NamedTuple
 
-from taube.wire.packing import Meta, PackingError, Record, Unpacker, pack
+from taube.wire.packing import Meta, PackingError, Record, Unpacker, check_depth, pack
 
 MAX_CONTENT_BYTES: Final = 60_000
 MAX_TEXT_BYTES: Final = 16_384
@@ -178,6 +178,7 @@ def decode(data: bytes) -> Content:
         raise ContentError(f"content of {len(data)} bytes is above the limit of {MAX_CONTENT_BYTES}")
     try:
         header = _header.unpack(data)
+        check_depth(data)
         unpacker = _kinds.get(header.kind)
         if unpacker is None:
             return Unknown(header.kind, header.message_id, header.sequence, header.sent_at_ms, data)

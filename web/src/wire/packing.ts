@@ -36,6 +36,7 @@ export class PackingError extends Error {
   override readonly name = "PackingError";
 }
 
+/** So many arrays and maps may stand in one another; the outermost is the first of them. */
 const MAX_DEPTH = 64;
 const OPAQUE = new Opaque();
 const encoder = new TextEncoder();
@@ -180,8 +181,8 @@ class Reader {
     return this.at === this.data.length;
   }
 
+  /** The next value, which stands in *depth* arrays and maps. */
   read(depth: number): Unpacked {
-    if (depth > MAX_DEPTH) throw new PackingError("nested too deeply");
     const mark = this.unsigned(1);
     if (mark < 0x80) return mark;
     if (mark < 0x90) return this.map(mark & 15, depth);
@@ -243,6 +244,7 @@ class Reader {
   }
 
   private array(length: number, depth: number): Unpacked[] {
+    if (depth === MAX_DEPTH) throw new PackingError("nested too deeply");
     if (length > this.data.length - this.at) throw new PackingError("cut off");
     const items: Unpacked[] = [];
     for (let left = length; left > 0; left--) items.push(this.read(depth + 1));
@@ -250,6 +252,7 @@ class Reader {
   }
 
   private map(length: number, depth: number): Map<Unpacked, Unpacked> {
+    if (depth === MAX_DEPTH) throw new PackingError("nested too deeply");
     if (2 * length > this.data.length - this.at) throw new PackingError("cut off");
     const entries = new Map<Unpacked, Unpacked>();
     for (let left = length; left > 0; left--) {

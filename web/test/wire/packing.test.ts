@@ -69,6 +69,22 @@ describe("packing", () => {
     }
   });
 
+  test("arrays and maps stand 64 deep in one another, and no deeper (CNT-01, CON-12)", () => {
+    const [array, map, key] = ["91", "8101", "81"];
+    for (const [one, innermost, rest] of [
+      [array, "90", ""],
+      [array, "9105", ""],
+      [map, "80", ""],
+      [map, "8101a0", ""],
+      [key, "90", "05"],
+    ] as const) {
+      const nested = (depth: number) => unhex(one.repeat(depth - 1) + innermost + rest.repeat(depth - 1));
+      expect(() => unpack(nested(64)), one).not.toThrow();
+      expect(() => unpack(nested(65)), one).toThrow("nested too deeply");
+    }
+    expect(unpack(unhex(`93${"90".repeat(3)}`))).toEqual([[], [], []]);
+  });
+
   test("anything but exactly one whole value is refused", () => {
     for (const data of ["", "c1", "92", "9201", "0101", "a5ff", "c4", "dd7fffffff", "df7fffffff01", "91".repeat(100)]) {
       expect(() => unpack(unhex(data)), data).toThrow(PackingError);
