@@ -43,6 +43,21 @@ test("an account that the browser threw away with every mark of the engine is to
     expect((await browser.visit("none")).status.value?.phase).toBe("evicted");
 });
 
+test("an account that is being deleted is never called thrown away, wherever that is cut off", async () => {
+  const browser = new Browser();
+  const resumed = { phase: "ready", deleting: true, push: { state: "off", why: "" } } as Status;
+  let cutOff = (): void => {};
+  const deleteAccount = () => new Promise<void>((_, reject) => (cutOff = () => reject(new Error("cut off"))));
+  const app = await browser.visit("ready", { deleteAccount });
+  const deleting = app.deleteAccount();
+  expect((await browser.visit("none")).status.value?.phase, "the page is gone before it hears").toBe("none");
+  cutOff();
+  await expect(deleting).rejects.toThrow("cut off");
+  expect((await browser.visit("none")).status.value?.phase, "nothing was deleted").toBe("evicted");
+  await browser.visit("ready", { status: async () => resumed });
+  expect((await browser.visit("none")).status.value?.phase, "the next start went on with it").toBe("none");
+});
+
 test("an account that a person deleted leaves no mark, and no notification", async () => {
   const browser = new Browser();
   let phase: Status["phase"] = "ready";

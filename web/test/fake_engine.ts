@@ -89,6 +89,7 @@ export class FakeEngine implements Engine {
       phase: scenario.phase,
       failure: scenario.failure ? failure(scenario.failure) : null,
       me: scenario.phase === "ready" || scenario.phase === "replaced" ? me : null,
+      deleting: false,
       connection: {
         state: scenario.offline ? "offline" : "online",
         caughtUp: true,

@@ -281,6 +281,7 @@ export class Account implements Engine {
       phase: this.phaseNow(),
       failure: this.failure ?? (this.opened?.sync.fatal ? failureOf(this.opened.sync.fatal) : null),
       me: this.opened === null ? null : await this.me(),
+      deleting: this.opened !== null && (await this.opened.store.read((tx) => tx.metaInt("deleting"))) > 0,
       connection: this.connection(),
       persisted: await this.surroundings.isPersisted(),
       push: await this.push(),
@@ -845,7 +846,10 @@ export class Account implements Engine {
       case "deleteAccount":
         if (sync.fatal === null || !(await this.isDeleted())) {
           const link = await this.deviceLink();
-          await store.write((tx) => tx.setMeta("deleting", 1));
+          await store.write(async (tx) => {
+            await tx.setMeta("deleting", 1);
+            await tx.note("me", NO_BYTES);
+          });
           await deleteAtServer(link);
         }
         await this.erase();

@@ -184,6 +184,8 @@ export interface Status {
   phase: "none" | "ready" | "replaced" | "deleted" | "evicted" | "unreadable";
   failure: Failure | null;
   me: Me | null;
+  /** The server was asked to delete the account; once it has, nothing of it is here. */
+  deleting: boolean;
   connection: Connection;
   /** Whether the browser promised to keep what is stored. */
   persisted: boolean;

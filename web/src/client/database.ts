@@ -115,6 +115,8 @@ const KEYS = "keys";
 const HEAD = "head";
 const ROWS = "rows";
 const ONLY = 1;
+/** Stands in the place of the keys from when everything is to be deleted until it is. */
+const ERASED = "erased";
 const NONCE_BYTES = 12;
 const BLINDED_BYTES = 16;
 const LOCK_MS = 30_000;
@@ -154,8 +156,14 @@ export class Database {
   static async open(options: DatabaseOptions): Promise<Database> {
     return locked(options, "exclusive", async () => {
       let opened: Database | null = null;
-      const db = await openTables(options, (error) => opened?.taken(error));
+      const open = () => openTables(options, (error) => opened?.taken(error));
+      let db = await open();
       try {
+        if ((await db.get(KEYS, ONLY)) === ERASED) {
+          db.close();
+          await deleted(options.name);
+          db = await open();
+        }
         const keys = await keysOf(db, options);
         opened = new Database(options, db, keys);
         await opened.readHead();
@@ -172,12 +180,12 @@ export class Database {
     this.lose(new StoreError("storage", "the database was closed"));
   }
 
-  /** Delete everything, the keys first: without them the rest is noise. */
+  /** Delete everything, the keys first: without them the rest is noise. If it is cut off, the next opening goes on. */
   async erase(): Promise<void> {
     await locked(this.options, "exclusive", async () => {
       this.check();
       const tx = this.db.transaction([KEYS, HEAD], "readwrite", { durability: "strict" });
-      await Promise.all([tx.objectStore(KEYS).clear(), tx.objectStore(HEAD).clear(), tx.done]);
+      await Promise.all([tx.objectStore(KEYS).put(ERASED, ONLY), tx.objectStore(HEAD).clear(), tx.done]);
       this.close();
       await deleted(this.options.name);
     });

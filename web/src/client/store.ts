@@ -1621,10 +1621,10 @@ export class Store {
     await this.secondPlace.set();
   }
 
-  /** Delete everything: the keys first, without which the rest is noise. */
+  /** Delete everything. The second place forgets first: cut off in between, the account is still here, not thrown away. */
   async erase(): Promise<void> {
-    await this.database.erase();
     await this.secondPlace.clear();
+    await this.database.erase();
     this.channel.close();
   }
 

@@ -159,7 +159,11 @@ export class Sync {
   /** What the server was asked to delete and still knows was not deleted: a person who wants that asks anew (DEV-45). */
   private async dropDeletion(): Promise<void> {
     const isWanted = await this.store.read((tx) => tx.metaInt("deleting"));
-    if (isWanted) await this.store.write((tx) => tx.setMeta("deleting", null));
+    if (!isWanted) return;
+    await this.store.write(async (tx) => {
+      await tx.setMeta("deleting", null);
+      await tx.note("me", NO_BYTES);
+    });
   }
 
   private async login(): Promise<DeviceLink> {

@@ -201,9 +201,10 @@ export class App {
   /**
    * A second mark that there is an account here. The store has its own where the app's files lie (`Store.evicted`), but a
    * browser that needs space may throw both places away at once, as Chromium does, which then leaves such choices alone.
+   * It goes before the account does: whoever deletes it is never told that the browser did.
    */
   #remembered(status: Status): Status {
-    if (hasAccount(status)) this.platform.remember("account", "here");
+    if (hasAccount(status)) this.platform.remember("account", status.deleting ? null : "here");
     if (status.phase === "deleted") {
       this.platform.remember("account", null);
       this.platform.closeNotes().catch(() => {}); // they say who wrote what
@@ -338,9 +339,13 @@ export class App {
   }
 
   async deleteAccount(): Promise<void> {
-    await this.engine.deleteAccount();
-    this.platform.unsubscribePush().catch(() => {});
-    this.#heard(await this.engine.status());
+    this.platform.remember("account", null); // the page may be gone before it hears that it is done
+    try {
+      await this.engine.deleteAccount();
+      this.platform.unsubscribePush().catch(() => {});
+    } finally {
+      this.#heard(await this.engine.status());
+    }
   }
 
   async takeOver(): Promise<void> {

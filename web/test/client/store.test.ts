@@ -497,6 +497,32 @@ describe("a store that cannot be used", () => {
     expect(await fresh.read((tx) => tx.meta("account"))).toBeNull();
     expect(fresh.evicted).toBe(false);
   });
+
+  test.each(["before its mark", "after its mark", "after its keys"])(
+    "that is being erased is there or gone, and never called thrown away, when that is cut off %s",
+    async (when) => {
+      await store.write((tx) => tx.setMeta("account", ME));
+      await store.rememberAccount();
+      const cut = () => {
+        throw new Error("cut off");
+      };
+      if (when === "after its keys") vi.spyOn(indexedDB, "deleteDatabase").mockImplementation(cut);
+      else {
+        const { secondPlace } = profile;
+        const clear = secondPlace.clear.bind(secondPlace);
+        vi.spyOn(secondPlace, "clear").mockImplementation(async () => {
+          if (when === "after its mark") await clear();
+          cut();
+        });
+      }
+      await expect(store.erase()).rejects.toThrow("cut off");
+      vi.restoreAllMocks();
+      await profile.crash();
+      store = await opening();
+      expect(await store.read((tx) => tx.meta("account"))).toEqual(when === "after its keys" ? null : ME);
+      expect(store.evicted).toBe(false);
+    },
+  );
 });
 
 describe("messages", () => {

@@ -363,6 +363,9 @@ test("an account whose deletion was answered into nothing is erased with the nex
   }, "the end of the account");
   await alice.die();
   await deleting;
+  const idle = await alice.browser.open({ live: false });
+  expect(await idle.account.status()).toMatchObject({ phase: "ready", deleting: true });
+  await idle.close();
   const tab = await alice.browser.open();
   await tab.until(async () => (await tab.account.status()).phase === "deleted", "being erased");
   await tab.close();
@@ -383,6 +386,7 @@ test("a deletion that never left is none, and erases nothing when another copy b
   await tab.say("Bob", "still here");
   await bob.message("Alice", "still here");
   expect(await alice.browser.stored("deleting")).toBeNull();
+  await tab.until(() => tab.events.some((event) => event.type === "status" && !event.status.deleting), "being told");
   const late = await copy.open();
   await late.until(async () => (await late.account.status()).phase !== "ready", "being told");
   expect((await late.account.status()).phase).toBe("replaced");
