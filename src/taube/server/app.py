@@ -179,6 +179,8 @@ class Server:
         self._loop.set_exception_handler(self._unforeseen)
         folder.prepare(options.data)
         undo.callback(os.close, folder.hold(options.data))
+        if open_to_others := folder.openness(options.data):
+            self.log.event("attention", level="warning", reason=open_to_others)
         if backup.finish(options.data) is not None:
             self.log.event("attention", level="warning", reason="A restore that was interrupted is finished now.")
         tls = self._tls()

@@ -146,13 +146,13 @@ def _version(case: Case) -> Iterator[Finding]:
 
 
 def _folder(case: Case) -> Iterator[Finding]:
-    about = case.data.stat()
-    if about.st_mode & 0o077:
-        yield Finding("folder", ACT, f"Others can look into {case.data}, which holds keys: chmod 700 {case.data}")
+    if open_to_others := folder.openness(case.data):
+        yield Finding("folder", ACT, open_to_others)
         return
+    owner = case.data.stat().st_uid
     for path in case.data.glob(f"{DATABASE}*"):
         with suppress(OSError):
-            if path.stat().st_uid != about.st_uid:
+            if path.stat().st_uid != owner:
                 sentence = f"{path} belongs to another user than its folder: give it to the one who runs the server."
                 yield Finding("folder", ACT, sentence)
                 return

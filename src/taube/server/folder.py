@@ -43,6 +43,13 @@ def prepare(folder: Path) -> None:
         raise _unwritable(error, folder, sentence) from error
 
 
+def openness(folder: Path) -> str:
+    """The sentence about a folder that lets others in; empty if it is its owner's only."""
+    if not folder.stat().st_mode & 0o077:
+        return ""
+    return f"Others can look into {folder}, which holds keys: chmod 700 {folder}"
+
+
 def hold(folder: Path) -> int:
     """Take the folder for this process; gives the descriptor that holds it. Raises OperatorError if another has it."""
     path = folder / "lock"
@@ -115,10 +122,11 @@ def kept_origin(folder: Path) -> str | None:
 
 
 def keep(folder: Path, name: str, text: str) -> None:
-    """Write a one-line file whole or not at all, and durably."""
+    """Write a one-line file whole or not at all, durably, for its owner only."""
     path, draft = folder / name, folder / f"{name}.new"
     try:
-        with draft.open("w") as file:
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
             file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -126,7 +126,8 @@ def test_a_restore_into_an_empty_folder_knows_its_origin(tmp_path: Path) -> None
     assert backup.restore(tmp_path / "new", tmp_path / "taube.backup") == (None, True)
     assert folder.kept_origin(tmp_path / "new") == "https://taube.example"
     assert gate(tmp_path / "new") == b"v"
-    assert (tmp_path / "new" / backup.DATABASE).stat().st_mode & 0o777 == 0o600
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "new").iterdir()}
+    assert modes == dict.fromkeys((backup.DATABASE, "origin", "lock"), 0o600)
 
 
 def test_what_is_no_sound_backup_of_this_server_is_refused_and_nothing_changes(tmp_path: Path) -> None:

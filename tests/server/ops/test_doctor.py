@@ -53,6 +53,20 @@ async def test_a_server_that_is_well_has_nothing_to_be_done(rig, monkeypatch) ->
             assert finding.sentence.endswith((".", str(data))) and "\n" not in finding.sentence
 
 
+async def test_a_folder_that_lets_others_in_is_told_in_the_log_at_a_start(rig) -> None:
+    server = rig()
+    data = server.folder / "data"
+    folder.prepare(data)
+    for mode, is_told in ((0o700, False), (0o755, True), (0o710, True)):
+        data.chmod(mode)
+        await server.start()
+        await server.stop()
+        told = [event for event in server.events() if f"chmod 700 {data}" in event.get("reason", "")]
+        assert bool(told) == is_told and all(event["level"] == "warning" for event in told)
+        server.log.seek(0)
+        server.log.truncate()
+
+
 async def test_a_stopped_server_is_looked_at_too(rig) -> None:
     server = rig()
     await server.start()

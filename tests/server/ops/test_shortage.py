@@ -32,19 +32,17 @@ def test_a_data_folder_that_cannot_be_taken_says_what_is_short(
     def short(*words: object, **more: object) -> int:
         raise OSError(number, os.strerror(number), str(words[0]))
 
-    for name, call in (
-        ("mkdir", lambda: folder.prepare(tmp_path / "new")),
-        ("open", lambda: folder.keep(tmp_path, "ops", "http://127.0.0.1:1")),
-    ):
-        with monkeypatch.context() as patched:
-            patched.setattr(Path, name, short)
-            with pytest.raises(OperatorError, match=said) as refused:
-                call()
-        assert refused.value.exit_code == code and "own" not in str(refused.value)
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", short)
-        with pytest.raises(OperatorError, match=said):
-            folder.hold(tmp_path)
+        patched.setattr(Path, "mkdir", short)
+        for call in (
+            lambda: folder.prepare(tmp_path / "new"),
+            lambda: folder.hold(tmp_path),
+            lambda: folder.keep(tmp_path, "ops", "http://127.0.0.1:1"),
+        ):
+            with pytest.raises(OperatorError, match=said) as refused:
+                call()
+            assert refused.value.exit_code == code and "own" not in str(refused.value)
         with pytest.raises(StoreUnusable, match=said) as unusable:
             sqlite.prepare(tmp_path / "taube.db", sqlite.SqliteSettings())
     assert unusable.value.is_disk == (code == EX_IOERR) and "own" not in str(unusable.value)
