@@ -56,7 +56,7 @@ def test_every_command_of_the_contract_is_understood(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["", "fly", "join LINK", "send", "read --wait soon", "read --wait -1", "admin", "admin invite --uses 0"]
+    "line", ["", "fly", "join LINK", "send", "read --wait soon", "read --wait -1", "admin", "admin invite --uses few"]
 )
 def test_a_mistyped_command_is_one_sentence_and_64(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -73,9 +73,7 @@ def test_a_mistyped_command_is_one_sentence_and_64(line: str, capsys: pytest.Cap
     [
         ("jion L", "there is no command “jion” (did you mean “join”?)"),
         ("admin inivte", "did you mean “invite”?"),
-        ("admin invite --days 0", "--days has to be a whole number from 1 to 3,650;"),
-        ("admin invite --uses 100001", "--uses has to be a whole number from 1 to 100,000;"),
-        ("admin invite --days soon", "--days has to be a whole number"),
+        ("admin invite --days soon", "--days has to be a whole number, such as 10;"),
         ("read --wait soon", "--wait has to be a number of seconds"),
     ],
 )

@@ -5,6 +5,8 @@ import base64
 
 import pytest
 
+from taube import cli
+from taube.exits import EX_USAGE
 from taube.server import admin
 from taube.server.config import OperatorError, ServerConfig
 from taube.server.stores.sqlite import SqliteSettings
@@ -65,12 +67,24 @@ async def test_the_operator_learns_what_the_person_is_told_and_no_more(rig):
         assert await run(admin.knows, server.folder / "data", person.account.hex()) == told
 
 
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("--uses 0", "--uses has to be a whole number from 1 to 100,000."),
+        ("--uses 100001", "--uses has to be a whole number from 1 to 100,000."),
+        ("--days -1", "--days has to be a whole number from 1 to 3,650."),
+        ("--days 3651", "--days has to be a whole number from 1 to 3,650."),
+    ],
+)
+def test_an_invitation_beyond_its_bounds_is_one_sentence_and_64(tmp_path, capsys, option, sentence):
+    assert cli.main(["admin", "invite", "--data", str(tmp_path), *option.split()]) == EX_USAGE
+    assert capsys.readouterr().err == f"taube: {sentence}\n"
+
+
 async def test_bad_input_gets_one_clear_sentence(rig, tmp_path):
     async with rig() as server:
         data = server.folder / "data"
         for call, sentence in [
-            (lambda: admin.invite(data, uses=0), "--uses"),
-            (lambda: admin.invite(data, days=0), "--days"),
             (lambda: admin.invite(tmp_path / "nothing"), "There is no server"),
             (lambda: admin.revoke(data, "hello"), "no invitation link"),
             (lambda: admin.revoke(data, f"{server.server.origin}/i#short"), "no invitation link"),
