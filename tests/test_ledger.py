@@ -1,5 +1,7 @@
 """The ledger is whole: every column, metric and log field has its entry, and every entry is used."""
 
+import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from tests.spec import spec
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_ONLY = {ledger.SOURCE, ledger.BUDGET, ledger.LIVE_CONNECTION, ledger.WAKING}
+OF_NOBODY = {ledger.GATE, ledger.BLOB, ledger.INVITATION}
+"""Stored about a person, but of whom cannot be told."""
 
 
 @spec("DEL-26")
@@ -47,6 +51,20 @@ def test_every_entry_is_used() -> None:
     stored = {column.entry for table in SCHEMA for column in table.columns} | set(objects.FIELDS.values())
     assert set(LEDGER.values()) == stored | MEMORY_ONLY | {ledger.OPERATION}
     assert all(entry.where.startswith("memory") for entry in MEMORY_ONLY)
+
+
+def test_the_app_names_each_entry_about_a_person_and_those_that_no_answer_tells() -> None:
+    screen = (ROOT / "web" / "src" / "ui" / "settings.tsx").read_text()
+
+    def listed(name: str) -> list[str]:
+        [inside] = re.findall(rf"^const {name} = \[(.*?)\];", screen, re.DOTALL | re.MULTILINE)
+        return sorted(re.findall(r'"([^"]*)"', inside))
+
+    assert listed("IN_MEMORY") == sorted(entry.name for entry in MEMORY_ONLY)
+    assert listed("OF_NOBODY") == sorted(entry.name for entry in OF_NOBODY)
+    words = json.loads((ROOT / "web" / "src" / "i18n" / "en.json").read_text())
+    keys = {f"knows.entry.{entry.name.replace(' ', '_')}" for entry in LEDGER.values() if entry.about_a_person}
+    assert {key for key in words if key.startswith("knows.entry.")} == keys | {f"{key}.why" for key in keys}
 
 
 def test_the_document_is_the_one_that_the_code_makes() -> None:
