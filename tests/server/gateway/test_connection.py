@@ -15,6 +15,7 @@ from tests.fuzz.targets import masked
 from tests.server.rawclient import Person
 from tests.spec import spec
 
+CLOSE_BECAUSE_FORBIDDEN = 1002
 CLOSE_BECAUSE_TOO_BIG = 1009
 
 
@@ -97,6 +98,31 @@ async def test_a_message_in_fragments_is_put_together_and_bounded(rig):
         for _ in range(5):
             client.transport.send(more, bytes(100_000), fin=False)
         assert await client.closed() == CLOSE_BECAUSE_TOO_BIG
+
+
+@spec("CON-03")
+@pytest.mark.parametrize(
+    "bytes_",
+    [
+        masked(0xC2, b"\x92\x3f\x05"), masked(0xA2, b"\x92\x3f\x05"), masked(0x92, b"\x92\x3f\x05"),
+        masked(0x42, b"\x92") + masked(0x80, b"\x3f\x05"), masked(0x02, b"\x92") + masked(0xC0, b"\x3f\x05"),
+        masked(0xC1, b"text"), masked(0xC9, b"ping"), masked(0xCA, b"pong"), masked(0xC8, b"\x03\xe8"),
+        masked(0x83, b""), masked(0x8B, b""), b"\x82\x03\x92\x3f\x05", masked(0x09, b"ping"), masked(0x89, bytes(126)),
+        masked(0x80, b"\x92\x3f\x05"), masked(0x02, b"\x92") + masked(0x82, b"\x92\x3f\x05"),
+    ],
+    ids=[
+        "RSV1", "RSV2", "RSV3", "RSV1 of a first fragment", "RSV1 of a last fragment", "RSV1 of a text",
+        "RSV1 of a ping", "RSV1 of a pong", "RSV1 of a close", "reserved opcode", "reserved control opcode", "unmasked",
+        "fragmented ping", "long ping", "a fragment of nothing", "a message in the middle of another",
+    ],
+)  # fmt: skip
+async def test_a_frame_that_the_standard_forbids_ends_the_connection_unanswered(rig, bytes_: bytes):
+    """RFC 6455, sections 5.1, 5.2, 5.4 and 5.5."""
+    async with rig() as server:
+        client = await server.connect()
+        client.transport.underlying_transport.write(bytes_)
+        assert await client.closed() == CLOSE_BECAUSE_FORBIDDEN
+        assert client.events.empty()
 
 
 async def test_nothing_behind_a_close_is_carried_out(rig):

@@ -79,7 +79,9 @@ class WebSocket(picows.WSListener):
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         if self._write is None or transport.is_close_frame_sent:  # ended, by us or by picows, which parses on
             return
-        if frame.msg_type == _BINARY and frame.fin and self._partial is None:
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:  # picows sees to all else that the RFC forbids, but knows extensions
+            self.close(1002)
+        elif frame.msg_type == _BINARY and frame.fin and self._partial is None:
             self._connection.received(frame.get_payload_as_memoryview())
         else:
             self._rare_frame(frame)
