@@ -238,7 +238,8 @@ def _certificate(case: Case, now_s: float) -> Iterator[Finding]:
     if not file or not key:
         return
     try:
-        about = certificate.about(tls_context(Path(file), Path(key)), Path(file))
+        tls = tls_context(Path(file), Path(key))
+        about = certificate.about(tls, Path(file))
     except OSError as error:  # ssl.SSLError is an OSError
         sentence = f"{file} and {key} cannot be used ({_why(error)}): put a certificate and its key there, in PEM form."
         yield Finding("certificate", ACT, sentence)
@@ -254,38 +255,50 @@ def _certificate(case: Case, now_s: float) -> Iterator[Finding]:
         yield Finding("certificate", ACT, f"{file} expires in {days}: renew it, then send the server SIGHUP.")
     else:
         yield Finding("certificate", WELL, f"{file} is valid for {days} more.")
-    if case.is_running:
-        yield from _served_certificate(case, about)
+    host = _host(case)
+    if host and not certificate.names(tls, Path(file), host):
+        sentence = f"Clients will refuse the certificate: it does not name {host}; get one that does."
+        yield Finding("certificate", ACT, sentence)
+    try:
+        if case.is_running:
+            yield from _served_certificate(case, about)
+        else:
+            certificate.show(tls, ssl.create_default_context(), None)
+    except ssl.SSLCertVerificationError as error:
+        is_told = left_s <= 0 or now_s < about.not_before_s
+        if not (is_told and error.verify_code in certificate.OUT_OF_DATE):
+            yield Finding("certificate", ACT, _distrust(error))
+    except OSError:
+        return  # the port's own finding says it
 
 
 def _served_certificate(case: Case, about: certificate.CertificateAbout) -> Iterator[Finding]:
-    """What a client meets: the certificate that the port shows, checked as clients check it."""
-    host, port = _local(case.served["listen"])
-    context = ssl.create_default_context()
-    try:
-        with (
-            socket.create_connection((host, port), TIMEOUT_S) as plain,
-            _unverified().wrap_socket(plain, server_hostname=_host(case)) as sock,
-        ):
-            shown = sock.getpeercert(binary_form=True) or b""
-        if shown != about.der:
-            sentence = (
-                "The server still shows the certificate before this one: send it SIGHUP (systemctl reload taube)."
-            )
-            yield Finding("certificate", ACT, sentence)
-        with socket.create_connection((host, port), TIMEOUT_S) as plain:
-            context.wrap_socket(plain, server_hostname=_host(case)).close()
-    except ssl.SSLCertVerificationError as error:
-        if error.verify_code in certificate.WRONG_NAME:
-            sentence = f"Clients will refuse the certificate: it does not name {_host(case)}; get one that does."
-        else:
-            sentence = (
-                f"Clients will not trust the certificate ({error.verify_message}): it has to come from a known"
-                " authority, with the chain up to it in the file."
-            )
+    """What a client meets: the certificate that the port shows, with its chain.
+
+    Raises ssl.SSLCertVerificationError if nobody vouches for it, OSError if the port does not answer.
+    """
+    place, host = _local(case.served["listen"]), _host(case)
+    with (
+        socket.create_connection(place, TIMEOUT_S) as plain,
+        _unverified().wrap_socket(plain, server_hostname=host) as sock,
+    ):
+        shown = sock.getpeercert(binary_form=True) or b""
+    if shown != about.der:
+        sentence = "The server still shows the certificate before this one: send it SIGHUP (systemctl reload taube)."
         yield Finding("certificate", ACT, sentence)
-    except OSError:
-        return  # the port's own finding says it
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    with socket.create_connection(place, TIMEOUT_S) as plain:
+        context.wrap_socket(plain, server_hostname=host).close()
+
+
+def _distrust(error: ssl.SSLCertVerificationError) -> str:
+    if error.verify_code == certificate.SELF_SIGNED:
+        return "Clients will not trust the certificate, which is self-signed: get one from a known authority."
+    return (
+        f"Clients will not trust the certificate ({error.verify_message}): it has to come from a known authority, with"
+        " the chain up to it in the file."
+    )
 
 
 def _clock(case: Case, now_s: float) -> Iterator[Finding]:

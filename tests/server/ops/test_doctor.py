@@ -5,9 +5,14 @@ import json
 import os
 import time
 from collections import namedtuple
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from taube import cli
 from taube.server import doctor, folder
@@ -34,6 +39,38 @@ def a_folder(data: Path) -> Path:
     with sqlite.transaction(data / DATABASE) as tables:
         identity.establish(tables, os.urandom, 1)
     return data
+
+
+class Chain(NamedTuple):
+    """Files of a certificate for localhost, of its key, and of the authority that signed it."""
+
+    file: Path
+    key: Path
+    authority: Path
+
+
+def a_chain(folder: Path, *, authority_days: int) -> Chain:
+    now, ends = datetime.now(UTC), timedelta(days=90)
+    keys = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, each)]) for each in ("an authority", "localhost")]
+    paths = [folder / name for name in ("authority.pem", "cert.pem")]
+    for n, lasts in enumerate((timedelta(days=authority_days), ends)):
+        built = (
+            x509.CertificateBuilder()
+            .subject_name(names[n])
+            .issuer_name(names[0])
+            .public_key(keys[n].public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - ends)
+            .not_valid_after(now + lasts)
+            .add_extension(x509.BasicConstraints(ca=n == 0, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        )
+        paths[n].write_bytes(built.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    key = folder / "key.pem"
+    form = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    key.write_bytes(keys[1].private_bytes(serialization.Encoding.PEM, *form))
+    return Chain(paths[1], key, paths[0])
 
 
 async def test_a_server_that_is_well_has_nothing_to_be_done(rig, monkeypatch) -> None:
@@ -96,11 +133,41 @@ async def test_a_renewed_certificate_that_was_not_read_again_is_told_and_one_nob
 @pytest.mark.parametrize(
     ("days", "state", "words"), [(-1, ACT, "has expired"), (3, ACT, "expires in 3 days"), (90, WELL, "90 days more")]
 )
-def test_the_days_that_a_certificate_has_left(tmp_path: Path, days: int, state: str, words: str) -> None:
+def test_the_days_that_a_certificate_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int, state: str, words: str
+) -> None:
     file, key = make_certificate(tmp_path, days=days)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
     case = a_case(tmp_path, served={"listen": "127.0.0.1:1", "tls_cert": str(file), "tls_key": str(key)})
     [finding] = doctor._certificate(case, time.time())
     assert finding.state == state and words in finding.sentence
+
+
+@pytest.mark.parametrize("days", [-1, 90])
+def test_while_the_server_is_stopped_it_is_told_whom_a_certificate_names_and_who_vouches_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    file, key = make_certificate(tmp_path, days=days)
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
+    served = {"listen": "127.0.0.1:1", "tls_cert": str(file), "tls_key": str(key)}
+    case = a_case(tmp_path, served=served, origin="https://other.example")
+    dates, name, trust = doctor._certificate(case, time.time())
+    assert dates.state == (ACT if days < 0 else WELL)
+    assert name.state == trust.state == ACT
+    assert "does not name other.example" in name.sentence
+    assert "will not trust" in trust.sentence and "self-signed" in trust.sentence
+
+
+def test_a_chain_that_has_expired_or_is_not_whole_is_told_while_the_server_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = a_chain(tmp_path, authority_days=-1)
+    served = {"listen": "127.0.0.1:1", "tls_cert": str(chain.file), "tls_key": str(chain.key)}
+    for trusted, words in ((chain.authority, "certificate has expired"), (Path(os.devnull), "local issuer")):
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+        dates, trust = doctor._certificate(a_case(tmp_path, served=served), time.time())
+        assert dates.state == WELL and trust.state == ACT
+        assert words in trust.sentence and "chain" in trust.sentence
 
 
 def test_a_certificate_that_cannot_be_used_is_told(tmp_path: Path) -> None:
