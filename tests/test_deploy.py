@@ -19,9 +19,13 @@ CONTAINER = (ROOT / "deploy" / "Containerfile").read_text()
 
 
 def test_the_unit_starts_a_server_as_it_can_be_started() -> None:
-    [line] = re.findall(r"^ExecStart=(.*)$", UNIT.read_text(), re.MULTILINE)
-    options = cli.parse(line.split()[1:])
-    assert options.command == "serve" and str(options.data) == "/var/lib/taube" and options.tls_key is not None
+    unit = UNIT.read_text()
+    [line] = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
+    [more] = re.findall(r"^# +TAUBE_OPTIONS=(.*)$", unit, re.MULTILINE)
+    for given in ("", more):
+        options = cli.parse(line.replace("$TAUBE_OPTIONS", given).split()[1:])
+        assert options.command == "serve" and str(options.data) == "/var/lib/taube" and options.tls_key is not None
+        assert (options.ops is not None and options.config is not None) == bool(given)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
@@ -61,6 +65,9 @@ def test_the_container_is_built_from_files_that_there_are_and_starts_what_can_be
     assert cli.parse(json.loads(entry)[1:]).command == "serve"
     shown = re.search(r"taube (--url .*)$", CONTAINER, re.MULTILINE)
     assert shown is not None
-    assert cli.parse(["serve", *shown[1].split()]).tls_cert is not None
+    more = re.search(r"such as (--ops .*);", CONTAINER)
+    assert more is not None
+    options = cli.parse(["serve", *shown[1].split(), *more[1].split()])
+    assert options.tls_cert is not None and options.ops is not None and options.config is not None
     [check] = re.findall(r"CMD (\[.*\])$", CONTAINER, re.MULTILINE)
     compile(json.loads(check)[2], "healthcheck", "exec")
