@@ -239,6 +239,7 @@ def _add_client_commands(commands: Any) -> None:
     for name, about in (
         ("accept", "accept the chat of someone who wrote to you first"),
         ("block", "refuse everything from a chat from now on"),
+        ("unblock", "block a chat no more; one that was never accepted is a request again"),
         ("verify", "show the safety number of a chat, to compare with the other person's"),
     ):
         add(name, about).add_argument("chat", metavar="CHAT", help="name or id of the chat")

@@ -160,6 +160,19 @@ async def _block(options: argparse.Namespace, terminal: Terminal) -> int:
     return 0
 
 
+async def _unblock(options: argparse.Namespace, terminal: Terminal) -> int:
+    async with _open(options, terminal) as me:
+        chat = await _find(me, options.chat)
+        await chat.unblock()
+        await me.wait_settled(SEND_TIMEOUT_S)
+    name = safe_line(chat.name)
+    if chat.state == "request":
+        terminal.hint(f"{name} is a request again: `taube accept` lets them in.")
+    else:
+        terminal.hint(f"You and {name} can write to each other now.")
+    return 0
+
+
 async def _verify(options: argparse.Namespace, terminal: Terminal) -> int:
     async with _open(options, terminal) as me:
         chat = await _find(me, options.chat)
@@ -418,6 +431,7 @@ _COMMANDS: Final[dict[str, Callable[[argparse.Namespace, Terminal], Coroutine[No
     "chats": _chats,
     "accept": _accept,
     "block": _block,
+    "unblock": _unblock,
     "verify": _verify,
     "send": _send,
     "read": _read,

@@ -37,6 +37,9 @@ class FakeChat(SimpleNamespace):
     async def block(self) -> None:
         self.state = "blocked"
 
+    async def unblock(self) -> None:
+        self.state = "request"
+
 
 class FakeAccount:
     """Two chats, two messages, and whatever state a test wants a sent message to reach."""
@@ -282,9 +285,10 @@ def test_verify_prints_sixty_digits_in_groups(account: FakeAccount) -> None:
     assert out.splitlines() == ["01234 56789 01234 56789"] * 3
 
 
-def test_accept_and_block_print_nothing_in_a_pipe(account: FakeAccount) -> None:
+def test_accept_block_and_unblock_print_nothing_in_a_pipe(account: FakeAccount) -> None:
     assert run("accept", "alice") == (0, "", "")
     assert run("block", "alice") == (0, "", "")
+    assert run("unblock", "alice") == (0, "", "")
 
 
 def test_a_passphrase_is_only_asked_for_where_somebody_can_answer(

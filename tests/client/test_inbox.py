@@ -313,6 +313,13 @@ def test_requests_that_one_account_began_are_bounded_until_some_are_decided(worl
             found(mallory, world, claimed, link.account)
         await world.settle()
         assert sorted(states(bob)) == ["blocked"] + ["request"] * 8
+        (blocked,) = (chat for chat in bob.account.chats() if chat.state == "blocked")
+        await blocked.unblock()
+        assert states(bob) == ["request"] * 9
+        await bob.account.chats()[0].accept()
+        found(mallory, world, claimed, link.account)
+        await world.settle()
+        assert sorted(states(bob)) == ["open"] + ["request"] * 8
 
     run(story())
 

@@ -265,6 +265,37 @@ def test_request_takes_nobody_back_before_it_is_accepted(world: World) -> None:
     run(story())
 
 
+@spec("CNT-12", "DEV-42")
+def test_stranger_who_is_unblocked_is_a_request_again_and_told_nothing_until_accepted(world: World) -> None:
+    async def story() -> None:
+        _alice, bob = await friends(world, "alice", "bob")
+        carol = await world.person("carol").join()
+        await carol.account.add(bob.contact_link)
+        await carol.account.chat("bob").send_text("let me in")
+        await world.settle()
+        await bob.account.chat("carol").block()
+        await bob.account.chat("alice").block()
+        await world.settle()
+        sent = sum(isinstance(command, Send) for command in world.log)
+        await bob.account.chat("carol").unblock()
+        await world.settle()
+        assert bob.account.chat("carol").state == "request"
+        assert sum(isinstance(command, Send) for command in world.log) == sent
+        await bob.account.chat("alice").unblock()
+        await bob.account.chat("carol").accept()
+        await world.settle()
+        await bob.account.chat("carol").send_text("come in")
+        await carol.account.chat("bob").send_text("thank you")
+        await world.settle()
+        assert bob.texts("carol") == ["let me in", "come in", "thank you"]
+        assert carol.states("bob")[0] == "delivered"
+        await bob.account.chat("carol").block()
+        await bob.account.chat("carol").unblock()
+        assert [chat.state for chat in bob.account.chats()] == ["open", "open"]
+
+    run(story())
+
+
 @spec("DEV-42")
 def test_what_a_blocked_peer_sends_to_a_last_resort_is_dropped(world: World) -> None:
     async def story() -> None:

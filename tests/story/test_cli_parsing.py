@@ -40,6 +40,7 @@ def quiet() -> Terminal:
         "chats --home H --json",
         "accept bob --home H",
         "block bob --home H",
+        "unblock bob --home H",
         "verify bob --home H",
         "send --home H bob hello",
         "send bob",

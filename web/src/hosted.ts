@@ -21,6 +21,7 @@ export const METHODS: Methods<Engine> = {
   accept: true,
   ignore: true,
   block: true,
+  unblock: true,
   setChat: true,
   search: true,
   safetyNumber: true,

@@ -74,21 +74,21 @@ test("an account that a person deleted leaves no mark, and no notification", asy
   expect((await browser.visit("none")).status.value?.phase).toBe("none");
 });
 
-test("who was ignored, or blocked out of a request, stands apart from the chats and counts nowhere", async () => {
+test("who was ignored or blocked stands apart from the chats, in one place, and counts nowhere", async () => {
   const some: Partial<Chat>[] = [
     { id: "friend", state: "open", unread: 2 },
     { id: "put away", state: "open", archived: true, unread: 1 },
     { id: "no friend any more", state: "blocked" },
+    { id: "put away and blocked", state: "blocked", archived: true },
     { id: "stranger", state: "request", unread: 1 },
     { id: "ignored", state: "request", archived: true, unread: 3 },
-    { id: "nuisance", state: "blocked", archived: true },
   ];
   const chats = some.map((each) => ({ archived: false, unread: 0, draft: "", ...each }) as Chat);
   const app = await new Browser().visit("ready", { chats: async () => chats });
   const ids = (list: readonly Chat[]) => list.map(({ id }) => id);
-  expect(ids(app.listed.value)).toEqual(["friend", "no friend any more"]);
+  expect(ids(app.listed.value)).toEqual(["friend"]);
   expect(ids(app.archived.value)).toEqual(["put away"]);
   expect(ids(app.requests.value)).toEqual(["stranger"]);
-  expect(ids(app.aside.value)).toEqual(["ignored", "nuisance"]);
+  expect(ids(app.aside.value)).toEqual(["no friend any more", "put away and blocked", "ignored"]);
   expect(app.unread.value).toBe(3);
 });

@@ -74,6 +74,8 @@ export class FakeEngine implements Engine {
   #handler: (event: EngineEvent) => void = () => {};
   #chats = new Map<Hex, Chat>();
   #messages = new Map<Hex, Message[]>();
+  /** Who was blocked before being accepted. */
+  #undecided = new Set<Hex>();
   #status: Status;
   #next = 1_000_000;
 
@@ -463,8 +465,12 @@ export class FakeEngine implements Engine {
   }
 
   async block(id: Hex): Promise<Chat> {
-    const { state, archived } = this.#chat(id);
-    return this.#state(id, { state: "blocked", archived: archived || state === "request", unread: 0, firstUnread: 0 });
+    if (this.#chat(id).state === "request") this.#undecided.add(id);
+    return this.#state(id, { state: "blocked", unread: 0, firstUnread: 0 });
+  }
+
+  async unblock(id: Hex): Promise<Chat> {
+    return this.#state(id, { state: this.#undecided.delete(id) ? "request" : "open", archived: false });
   }
 
   async setChat(id: Hex, { draftReply, ...settings }: ChatSettings): Promise<Chat> {

@@ -192,6 +192,11 @@ class Chat:
         self._refresh()
         await self._account._until(lambda: not self._account._engine.has_chores("revoke"), 10.0)
 
+    async def unblock(self) -> None:
+        """Block no more: who was never accepted asks again. Nothing if it is not blocked."""
+        self._account._engine.contacts.unblock(self._row)
+        self._refresh()
+
     async def verify(self) -> str:
         """The safety number, 60 digits: the same on both sides if nobody stands in between."""
         peer = self._row.peer

@@ -287,13 +287,15 @@ class Contacts:
     # ---------------------------------------------------------------- accepting and blocking
 
     def accept(self, chat: Chat) -> Chat:
-        """Open a request, or a chat that was blocked; receipts are sent from now on."""
+        """Open a request, or a chat that is blocked; receipts are sent from now on."""
         with self._store.write():
             chat = self._store.chat(chat.id) or chat
             if chat.state == "open":
                 return chat
             self._store.set_chat_state(chat.id, "open")
-            if chat.state == "blocked" and chat.group_id is not None:
+            # blocking ended its group, now or before it was a request again
+            group = self._store.group(chat.group_id) if chat.group_id is not None else None
+            if group is not None and group.standing == "left":
                 self._store.add_chore("successor", chat.id, b"", self._vault.now_ms())
             for message in self._store.messages(chat.id, content.MAX_RECEIPT_IDS):
                 if message.sender != self._vault.account and message.kind == "text":
@@ -331,6 +333,18 @@ class Contacts:
             self._store.forget_chore("successor", chat.id)
             for address in self._store.addresses_of_chat(chat.id):
                 self._store.add_chore("revoke", address.serial, b"", now_ms)
+            self._store.note("chat", chat.id)
+            return self._store.chat(chat.id) or chat
+
+    def unblock(self, chat: Chat) -> Chat:
+        """Block no more: who was accepted is again, a stranger asks again and is told nothing. Source: DEV-42."""
+        with self._store.write():
+            chat = self._store.chat(chat.id) or chat
+            if chat.state != "blocked":
+                return chat
+            if not self._store.is_undecided(chat.id):
+                return self.accept(chat)
+            self._store.set_chat_state(chat.id, "request")
             self._store.note("chat", chat.id)
             return self._store.chat(chat.id) or chat
 

@@ -548,17 +548,22 @@ class Store:
 
     def set_chat_state(self, chat: bytes, state: str) -> None:
         self._run("UPDATE chats SET state = ? WHERE id = ?", state, chat)
-        self._run("DELETE FROM requests WHERE chat = ?", chat)
+        if state == "open":
+            self._run("DELETE FROM requests WHERE chat = ?", chat)
 
     def add_request(self, chat: bytes, account: bytes, serial: bytes) -> None:
-        """The chat waits to be accepted: who began it, and the address that its Welcome was for. Until its state
-        changes."""
+        """The chat waits to be accepted: who began it, and the address that its Welcome was for. Blocking keeps it."""
         self._run("INSERT OR REPLACE INTO requests VALUES (?, ?, ?)", chat, account, serial)
 
     def count_requests(self, account: bytes, serial: bytes) -> tuple[int, int]:
         """How many chats that this account began, and how many that came to this address, wait to be accepted."""
-        by_account = self._value("SELECT count(*) FROM requests WHERE account = ?", account)
-        return int(by_account), int(self._value("SELECT count(*) FROM requests WHERE serial = ?", serial))
+        waiting = "SELECT count(*) FROM requests JOIN chats ON chats.id = requests.chat WHERE chats.state = 'request'"
+        by_account = self._value(f"{waiting} AND account = ?", account)
+        return int(by_account), int(self._value(f"{waiting} AND serial = ?", serial))
+
+    def is_undecided(self, chat: bytes) -> bool:
+        """Whether a stranger began the chat, and it was never accepted."""
+        return bool(self._value("SELECT count(*) FROM requests WHERE chat = ?", chat))
 
     def set_chat_group(self, chat: bytes, group_id: bytes, now_ms: int) -> None:
         """Use this group from now on; what waits to be protected is protected in it."""

@@ -464,6 +464,13 @@ export class Account implements Engine {
     });
   }
 
+  async unblock(chat: Hex): Promise<Chat> {
+    return this.answering(async () => {
+      await this.mine().sync.contacts.unblock(idOf(chat));
+      return this.chat(chat);
+    });
+  }
+
   async setChat(chat: Hex, settings: ChatSettings): Promise<Chat> {
     return this.answering(async () => {
       const { store, sync } = this.mine();

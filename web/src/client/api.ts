@@ -297,8 +297,9 @@ export interface Engine {
   accept(chat: Hex): Promise<Chat>;
   /** A stranger's request goes out of sight and is told nothing. */
   ignore(chat: Hex): Promise<Chat>;
-  /** Somebody who is blocked out of a request goes out of sight as well. */
   block(chat: Hex): Promise<Chat>;
+  /** Who was never accepted asks again. */
+  unblock(chat: Hex): Promise<Chat>;
   setChat(chat: Hex, settings: ChatSettings): Promise<Chat>;
   search(words: string): Promise<SearchResult>;
   safetyNumber(chat: Hex): Promise<SafetyNumber>;

@@ -338,7 +338,7 @@ export class Contacts {
 
   // ---------------------------------------------------------------- accepting and blocking
 
-  /** Open a request, or a chat that was blocked; receipts are sent from now on. */
+  /** Open a request, or a chat that is blocked; receipts are sent from now on. */
   async accept(id: Uint8Array): Promise<Chat> {
     return this.vault.store.write((tx) => this.acceptIn(tx, id));
   }
@@ -351,9 +351,9 @@ export class Contacts {
     const own = await this.vault.account(tx);
     await tx.setChatState(id, "open");
     if (chat.archived) await tx.setChatSettings(id, { archived: false, mutedUntilMs: 0 });
-    if (chat.state === "blocked" && chat.groupId !== null) {
-      await tx.addChore("successor", id, NO_BYTES, this.vault.nowMs());
-    }
+    // blocking ended its group, now or before it was a request again
+    const group = chat.groupId === null ? null : await tx.group(chat.groupId);
+    if (group?.standing === "left") await tx.addChore("successor", id, NO_BYTES, this.vault.nowMs());
     for (const message of await tx.messages(id, MAX_RECEIPT_IDS)) {
       if (same(message.sender, own) || (message.kind !== "text" && message.kind !== "media")) continue;
       await tx.oweReceipt(id, message.id, message.unread ? DELIVERED : READ);
@@ -383,7 +383,6 @@ export class Contacts {
       const nowMs = this.vault.nowMs();
       const chat = await tx.chat(id);
       if (chat === null) throw new UserError("chat_unknown");
-      if (chat.state === "request") await tx.setChatSettings(id, { archived: true });
       await tx.setChatState(id, "blocked");
       for (const message of await tx.forgetOutgoingOf(id)) {
         if (await tx.setMessageState(id, message, "failed", ["queued"])) await tx.note("changed", id, message);
@@ -403,6 +402,20 @@ export class Contacts {
       for (const address of await tx.addressesOfChat(id)) {
         await tx.addChore("revoke", address.serial, NO_BYTES, nowMs);
       }
+      await tx.note("chat", id);
+      return this.chatOf(tx, id);
+    });
+  }
+
+  /** Block no more: who was accepted is again, a stranger asks again and is told nothing. Source: DEV-42. */
+  async unblock(id: Uint8Array): Promise<Chat> {
+    return this.vault.store.write(async (tx) => {
+      const chat = await tx.chat(id);
+      if (chat === null) throw new UserError("chat_unknown");
+      if (chat.state !== "blocked") return chat;
+      if (!(await tx.isUndecided(id))) return this.acceptIn(tx, id);
+      await tx.setChatState(id, "request");
+      await tx.setChatSettings(id, { archived: false, mutedUntilMs: 0 });
       await tx.note("chat", id);
       return this.chatOf(tx, id);
     });

@@ -618,18 +618,25 @@ export class Tx {
 
   async setChatState(chat: Uint8Array, state: string): Promise<void> {
     await this.changeChat(chat, () => ({ state }));
-    await this.tx.setRow(REQUESTS, hex(chat), null);
+    if (state === "open") await this.tx.setRow(REQUESTS, hex(chat), null);
   }
 
-  /** The chat waits to be accepted: who began it, and the address that its Welcome was for. Until its state changes. */
+  /** The chat waits to be accepted: who began it, and the address that its Welcome was for. Blocking keeps it. */
   async addRequest(chat: Uint8Array, account: Uint8Array, serial: Uint8Array): Promise<void> {
     await this.tx.setRow(REQUESTS, hex(chat), { chat, account, serial });
   }
 
   /** How many chats that this account began, and how many that came to this address, wait to be accepted. */
   async countRequests(account: Uint8Array, serial: Uint8Array): Promise<[byAccount: number, bySerial: number]> {
-    const byAccount = (await this.where(REQUESTS, (one) => same(one.account, account))).length;
-    return [byAccount, (await this.where(REQUESTS, (one) => same(one.serial, serial))).length];
+    const chats = await this.tx.rows(CHATS);
+    const waiting = await this.where(REQUESTS, (one) => chats.get(hex(one.chat))?.state === "request");
+    const count = (isOne: (one: Request) => boolean): number => waiting.filter(isOne).length;
+    return [count((one) => same(one.account, account)), count((one) => same(one.serial, serial))];
+  }
+
+  /** Whether a stranger began the chat, and it was never accepted. */
+  async isUndecided(chat: Uint8Array): Promise<boolean> {
+    return (await this.tx.row(REQUESTS, hex(chat))) !== null;
   }
 
   /** Use this group from now on; what waits to be protected is protected in it. */

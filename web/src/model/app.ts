@@ -89,7 +89,7 @@ export class App {
     this.openedLink = signal(platform.remembered("link") ?? "");
     this.invitation = signal(platform.remembered("invitation") ?? "");
     const sorted = computed(() => [...this.chats.value.values()].sort(byTime));
-    this.listed = computed(() => sorted.value.filter((each) => each.state !== "request" && !each.archived));
+    this.listed = computed(() => sorted.value.filter((each) => each.state === "open" && !each.archived));
     this.archived = computed(() => sorted.value.filter((each) => each.state === "open" && each.archived));
     this.requests = computed(() => sorted.value.filter((each) => each.state === "request" && !each.archived));
     this.aside = computed(() => sorted.value.filter(isAside));
@@ -266,9 +266,8 @@ export class App {
     this.put(await this.engine.setChat(chat, settings));
   }
 
-  /** Let in again who was blocked: to the engine, they are accepted. */
   async unblock(chat: Hex): Promise<void> {
-    this.put(await this.engine.accept(chat));
+    this.put(await this.engine.unblock(chat));
   }
 
   put(chat: Chat): void {
@@ -429,7 +428,7 @@ export class App {
 
 /** Whether somebody was put out of sight, ignored or blocked: nothing of theirs counts as new. */
 export function isAside(chat: Chat): boolean {
-  return chat.state !== "open" && chat.archived;
+  return chat.state === "blocked" || (chat.state === "request" && chat.archived);
 }
 
 /** Whether there is something of an account to show. */

@@ -77,12 +77,14 @@ export function InfoScreen({ id }: { id: Hex }) {
             }}
           />
           <Switch icon="pin" title={t("list.pin")} on={chat.pinned} onChange={(pinned) => set({ pinned })} />
-          <Switch
-            icon="archive"
-            title={t("list.archive")}
-            on={chat.archived}
-            onChange={(archived) => set({ archived })}
-          />
+          {chat.state !== "blocked" && (
+            <Switch
+              icon="archive"
+              title={t("list.archive")}
+              on={chat.archived}
+              onChange={(archived) => set({ archived })}
+            />
+          )}
         </div>
         <div class="card-list">
           {chat.state === "blocked" ? (
@@ -123,6 +125,7 @@ export function InfoScreen({ id }: { id: Hex }) {
             try {
               app.put(await app.engine.block(id));
               go({ name: "list" }, true);
+              say(t("request.aside", { name: titleOf(chat) }));
             } catch (error) {
               say(sentence(failureOf(error)), "bad");
             }

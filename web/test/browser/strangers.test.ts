@@ -97,6 +97,9 @@ test("a stranger who is blocked stands below the requests, counts nowhere, and c
   await ada.home();
   await ada.openRequest("Cleo");
   await ada.button("Unblock").click();
+  await shown(ada.button("Ignore"));
+  await cleo.tick("Psst!", "sent");
+  await ada.button("Accept").click();
   await shown(ada.field("Message"));
   await ada.home();
   await shown(ada.chat("Cleo"));
@@ -114,7 +117,8 @@ test("someone who is blocked is not heard, is told nothing, and can be let in ag
   await ben.tick("Are you there?", "not sent"); // as if the account were deleted
   expect(await ben.page.locator(".notice").count()).toBe(0);
   expect(await ben.page.getByText(/block/i).count()).toBe(0);
-  await ada.open("Ben");
+  await gone(ada.chat("Ben"));
+  await ada.openRequest("Ben");
   await ada.see(/You blocked .*Ben/);
   await ada.receive("Hello Ada!");
   expect(await ada.message("Are you there?").count()).toBe(0);

@@ -1,6 +1,7 @@
 /** Engines on a real server: people meet, write, and do all else that the screens ask for. */
 
 import { expect, test } from "vitest";
+import { unhex } from "../../src/bytes";
 import type { ErrorCode, Photo } from "../../src/client/api";
 import { contactLink, parseContactLink } from "../../src/client/contacts";
 import { browserRandom } from "../../src/client/e2e";
@@ -116,7 +117,7 @@ test("someone who is blocked is not heard, and is let in again by accepting", as
   await bob.message("Alice", "heard");
 });
 
-test("who is blocked counts as read; a stranger goes out of sight, and comes back when they are let in", async () => {
+test("who is blocked counts as read, and a stranger who was ignored comes back when they are let in", async () => {
   const [alice, bob, carol] = await Promise.all([world.someone("Alice"), world.someone("Bob"), world.someone("Carol")]);
   const link = (await alice.account.status()).me?.contactLink ?? "";
   for (const [other, ignored] of [
@@ -129,16 +130,34 @@ test("who is blocked counts as read; a stranger goes out of sight, and comes bac
     const request = await alice.until(async () => (await alice.account.chats()).find((one) => one.name === name));
     await alice.until(async () => (await alice.account.chat(request.id)).unread > 0);
     if (ignored) expect(await alice.account.ignore(request.id)).toMatchObject({ archived: true, unread: 0 });
-    expect(await alice.account.block(request.id)).toMatchObject({
-      state: "blocked",
-      archived: true,
-      unread: 0,
-      firstUnread: 0,
-    });
+    expect(await alice.account.block(request.id)).toMatchObject({ state: "blocked", unread: 0, firstUnread: 0 });
     const letIn = { state: "open", archived: false, mutedUntilMs: 0 };
     expect(await alice.account.accept(request.id)).toMatchObject(letIn);
     expect(await alice.account.block(request.id)).toMatchObject({ state: "blocked", archived: false, unread: 0 });
   }
+});
+
+test("a stranger who is blocked and unblocked asks again, and hears nothing before being accepted (DEV-42)", async () => {
+  const [alice, bob] = await Promise.all([world.someone("Alice"), world.someone("Bob")]);
+  const { id } = await bob.account.add((await alice.account.status()).me?.contactLink ?? "");
+  await bob.account.sendText(id, "psst", null);
+  const request = await alice.chatWith("Bob");
+  await alice.message("Bob", "psst");
+  await alice.account.block(request.id);
+  const again = { state: "request", archived: false, mutedUntilMs: 0, unread: 1 };
+  expect(await alice.account.unblock(request.id)).toMatchObject(again);
+  const owed = await alice.store.read(async (tx) => [
+    await tx.receiptsOwed(),
+    await tx.chores("successor"),
+    (await tx.chat(unhex(request.id)))?.nextSequence,
+  ]);
+  expect(owed).toEqual([[], [], 1]);
+  await alice.account.accept(request.id);
+  await bob.settled("Alice", "psst", "delivered");
+  await alice.say("Bob", "hello");
+  await bob.message("Alice", "hello");
+  await alice.account.block(request.id);
+  expect(await alice.account.unblock(request.id)).toMatchObject({ state: "open" });
 });
 
 test("a link that leads nowhere is refused with its own code", async () => {
