@@ -76,7 +76,9 @@ class Folk:
         return client
 
     async def sender(self) -> RawClient:
-        """One anonymous connection, made anew when it has ended."""
+        """One anonymous connection, made anew when it has ended. Raises ConnectionError when the server is dead."""
+        if not self.server.is_running:
+            raise ConnectionError("the server is dead")
         if self._sender is None or self._sender.gone.is_set() or self._sender_of != self.server.pid:
             self._sender = await self.connect()
             self._sender_of = self.server.pid

@@ -153,6 +153,36 @@ def test_processes_that_share_a_home_read_each_message_once_and_see_all_events(s
     run(story())
 
 
+def test_who_follows_outlasts_a_home_that_cannot_be_written(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            _, bob, chat, _ = await pair(server, tmp_path, stack)
+            batches = bob.read(follow=True)
+            await chat.send_text("shown")
+            async with asyncio.timeout(20):
+                while "shown" not in [message.text for message in await anext(batches)]:
+                    pass
+            mark_read, refused = bob._store.mark_read, 0
+
+            def full(rows: list[int]) -> None:
+                nonlocal refused
+                refused += 1
+                if refused < 3:
+                    raise HomeUnusable("the disk is full")
+                mark_read(rows)
+
+            monkeypatch.setattr(bob._store, "mark_read", full)
+            await chat.send_text("after that")
+            async with asyncio.timeout(20):
+                assert [message.text for message in await anext(batches)] == ["after that"]
+            assert refused == 3
+            await batches.aclose()  # type: ignore[attr-defined]
+
+    run(story())
+
+
 @spec("DEV-04")
 def test_second_process_takes_the_mailbox_over_when_the_first_ends(server: Server, tmp_path: Path) -> None:
     async def story() -> None:

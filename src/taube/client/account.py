@@ -18,9 +18,10 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeVar
 
 from taube.client import content, photos
 from taube.client.blobs import Blobs
@@ -28,7 +29,7 @@ from taube.client.contacts import ContactLink, clean_name, contact_link, one_lin
 from taube.client.content import ContentError, Text
 from taube.client.devices import parse_invitation
 from taube.client.e2e import KIND_PAIR, Core
-from taube.client.errors import DeviceReplaced, NoAccount, Refused, TryLater, UserError, WrongInput
+from taube.client.errors import DeviceReplaced, HomeUnusable, NoAccount, Refused, TryLater, UserError, WrongInput
 from taube.client.events import (
     CaughtUp,
     ChatChanged,
@@ -61,6 +62,10 @@ from taube.wire.messages import AskKnowledge, DeleteAccount, Done, Knowledge
 READ_BATCH: Final = 100
 OPEN_LOCK_S: Final = 5.0
 CONNECTION_EVENTS: Final = 256
+DISK_S: Final = 1.0
+"""How long to wait until a home that could not be used is tried again, in seconds."""
+
+T = TypeVar("T")
 
 
 class Fact(NamedTuple):
@@ -430,7 +435,8 @@ class Account:
 
         A batch is marked as read when the next one is asked for: a reader that dies has not read it. Ends when there is
         nothing more, having looked into the mailbox first and having waited up to *wait_s* seconds for the first
-        message; with *follow*, never. Any number of processes may read: each message goes to one of them.
+        message; with *follow*, never: it outlasts a disk that is full. Any number of processes may read: each message
+        goes to one of them.
         """
         only = None if chat is None else (self.chat(chat) if isinstance(chat, str) else chat)._row.id
         if not follow and self._live:
@@ -442,16 +448,26 @@ class Account:
             lock = self._store.home.try_lock("read")
             if lock is not None:
                 with lock:
-                    while rows := self._store.unread(only, READ_BATCH):
+                    while rows := await self._outlasting(follow, lambda: self._store.unread(only, READ_BATCH)):
                         given = True
                         yield [self._snapshot(row) for row in rows]
-                        self._mark_read(rows)
+                        await self._outlasting(follow, partial(self._mark_read, rows))
             left_s = deadline - time.monotonic()
             if not follow and (given or left_s <= 0) and lock is not None:
                 return
             if self._engine.fatal is not None and not follow:
                 return
             await changed(0.1 if lock is None else 30.0 if follow else max(left_s, 0.01))
+
+    async def _outlasting(self, patient: bool, step: Callable[[], T]) -> T:
+        """What *step* returns. Who is *patient* tries again while the home cannot be used: a disk may be full."""
+        while True:
+            try:
+                return step()
+            except HomeUnusable:
+                if not patient or self._closed:
+                    raise
+            await asyncio.sleep(DISK_S)
 
     def _mark_read(self, rows: list[MessageRow]) -> None:
         with self._store.write():

@@ -24,7 +24,7 @@ from taube.client.blobs import Blobs
 from taube.client.contacts import Contacts
 from taube.client.devices import Devices
 from taube.client.e2e import DEVICE_SCOPE, PACKAGES_SCOPE, Core, CoreError, GroupInfo
-from taube.client.errors import DeviceReplaced, UserError
+from taube.client.errors import DeviceReplaced, HomeUnusable, UserError
 from taube.client.files import Files
 from taube.client.gates import Gates
 from taube.client.home import Lock
@@ -50,6 +50,7 @@ CHORE_RETRY_MS: Final = 5_000
 CHORE_RETRY_MOST_MS: Final = 3_600_000
 SEND_AGAIN_S: Final = 5.0
 UPLOAD_POLL_S: Final = 0.1
+SHORTEST_WAIT_S: Final = 0.01
 LONGEST_WAIT_S: Final = 30.0
 
 _log = logging.getLogger(__name__)
@@ -453,7 +454,7 @@ class Engine:
                 await self.send()
                 back_off.succeeded()
                 self.send_problem = None
-                wait_s = self._until(self.store.outbox_due_ms(), self.store.next_gap_ms())
+                wait_s = self._until(self.store.outbox_due_ms, self.store.next_gap_ms)
                 if self.store.receipts_owed():
                     wait_s = min(wait_s, RECEIPT_DELAY_S)
                 if self.owner and not self.caught_up:
@@ -470,21 +471,20 @@ class Engine:
         """Bring the files of held messages to the server; another process of the home may be at it."""
         while True:
             self._wake_uploads.clear()
-            due_ms = self.store.uploads_due_ms()
-            if due_ms is not None and due_ms <= self.vault.now_ms() and self.fatal is None:
+            if self._until(self.store.uploads_due_ms) <= SHORTEST_WAIT_S and self.fatal is None:
                 try:
                     await self.files.upload_due()
                 except Exception as error:
                     self.files.problem = self._explained(error)
                 self._pulse()
             await self._sleep(UPLOAD_POLL_S)
-            await _wait(self._wake_uploads, self._until(self.store.uploads_due_ms()))
+            await _wait(self._wake_uploads, self._until(self.store.uploads_due_ms))
 
     async def _chore_loop(self) -> None:
         back_off = BackOff(self._random)
         while True:
             ready = self.owner and self.caught_up and self.link is not None
-            await _wait(self._wake_chores, self._until(self.store.next_chore_ms()) if ready else LONGEST_WAIT_S)
+            await _wait(self._wake_chores, self._until(self.store.next_chore_ms) if ready else LONGEST_WAIT_S)
             self._wake_chores.clear()
             if not self.owner or not self.caught_up or self.link is None:
                 continue
@@ -507,17 +507,22 @@ class Engine:
         """Notice what other processes store."""
         while True:
             await asyncio.sleep(WATCH_S)
-            version = self.store.data_version()
-            if version != self._data_version:
-                self._data_version = version
-                self._announce()
+            with contextlib.suppress(HomeUnusable):
+                version = self.store.data_version()
+                if version != self._data_version:
+                    self._data_version = version
+                    self._announce()
 
-    def _until(self, *times_ms: int | None) -> float:
-        """Seconds until the first of these times, between a blink and half a minute."""
-        known = [time_ms for time_ms in times_ms if time_ms is not None]
+    def _until(self, *due_ms: Callable[[], int | None]) -> float:
+        """Seconds until the first of these times, between a blink and half a minute. A store that cannot be read at
+        the moment is asked again after that: whoever waits must not end on it."""
+        try:
+            known = [time_ms for due in due_ms if (time_ms := due()) is not None]
+        except HomeUnusable:
+            return LONGEST_WAIT_S
         if not known:
             return LONGEST_WAIT_S
-        return min(max((min(known) - self.vault.now_ms()) / 1000, 0.01), LONGEST_WAIT_S)
+        return min(max((min(known) - self.vault.now_ms()) / 1000, SHORTEST_WAIT_S), LONGEST_WAIT_S)
 
     # ---------------------------------------------------------------- telling
 
