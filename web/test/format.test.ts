@@ -134,6 +134,7 @@ it("a long text is cut at a word, and never within a sign", () => {
 
 it("a preview is one line without marks", () => {
   expect(plain("*Hello*\n_there_ `code`")).toBe("Hello there code");
+  expect(plain("*_both_* www.example.org/a_b_c `*as it is*` ```x\n")).toBe("both www.example.org/a_b_c *as it is* x ");
   expect(plain("**Hello** you, **and you**: 2**3**4")).toBe("Hello you, and you: 2**3**4");
 });
 

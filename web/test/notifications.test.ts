@@ -46,6 +46,13 @@ test("photos and what is not known are named, and a long text is cut between cha
   expect(said(news("Ann", "🐦".repeat(400)))).toEqual([["Ann", "🐦".repeat(300)]]);
 });
 
+test("a text is told without its marks", () => {
+  const caption = { kind: "media" } as const;
+  expect(said(news("Ann", "*bold*, _so **to** say_ 2*3*4"), news("Ann", "`a`\n*b*", {}, caption))).toEqual([
+    ["Ann", "bold, so to say 2*3*4", "Photo: a b"],
+  ]);
+});
+
 test("what comes later stands below what is shown, and nothing is said twice", () => {
   const one = news("Ann", "one");
   const two = news("Ann", "two");

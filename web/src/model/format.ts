@@ -194,14 +194,16 @@ export function flat(text: string): string {
   return text.replace(/(\p{M}{4})\p{M}+/gu, "$1");
 }
 
-/** A text on one line, without its marks: for previews. */
+/** A text on one line, without its marks: for previews and notifications. */
 export function plain(text: string, most = 200): string {
-  return flat(text.slice(0, most * 4))
-    .slice(0, most * 2)
-    .replace(/```/g, "")
-    .replace(/(^|[^\p{L}\p{N}*])(\*\*|[*_~`])(\S(?:[^\n]{0,120}?\S)?)\2(?![\p{L}\p{N}])/gu, "$1$3")
+  return unmarked(pieces(flat(text.slice(0, most * 4)).slice(0, most * 2)))
+    .replace(/```/g, "") // one that is open, or was cut off
     .replace(/\s+/g, " ")
     .slice(0, most);
+}
+
+function unmarked(list: Piece[]): string {
+  return list.map((each) => ("children" in each ? unmarked(each.children) : each.text)).join("");
 }
 
 const ENDINGS: Record<string, string> = {

@@ -6,6 +6,7 @@
  */
 
 import type { Chat, Hex, Message } from "../client/api";
+import { plain } from "./format";
 
 const KEPT_IN = "taube-words";
 const WORDS_PATH = "/words";
@@ -97,7 +98,7 @@ export function joined(note: Note, shown: readonly Line[]): Note | null {
 }
 
 function line(message: Message, words: Words): string {
-  const text = [...message.text].slice(0, BODY_CHARACTERS).join("");
+  const text = [...plain(message.text, 2 * BODY_CHARACTERS)].slice(0, BODY_CHARACTERS).join("");
   if (message.kind === "text") return text;
   if (message.kind === "media") return text ? `${words.photo}: ${text}` : words.photo;
   return words.unknown;
