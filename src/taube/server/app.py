@@ -210,11 +210,12 @@ class Server:
 
     def _tls(self) -> ssl.SSLContext | None:
         options = self._options
-        host, _ = split_listen(options.listen)
+        host, port = split_listen(options.listen)
         if options.tls_cert is None and options.tls_key is None:
             if not folder.is_loopback(host):
                 raise OperatorError(
-                    f"Without --tls-cert and --tls-key the server listens on this machine only, not on {host or '*'}.",
+                    f"Only with --tls-cert and --tls-key can the server listen on {host or 'every address'}: give both,"
+                    f" or --listen 127.0.0.1:{port}.",
                     EX_USAGE,
                 )
             return None
@@ -253,6 +254,12 @@ class Server:
         kept = folder.kept_origin(self._options.data)
         if self._options.url is not None:
             self.origin = folder.check_origin(self._options.url)
+            if tls and self.origin.startswith("http://"):
+                raise OperatorError(
+                    f"With --tls-cert and --tls-key the server speaks https only, and --url says {self.origin}: write"
+                    " https:// there, or leave the certificate out.",
+                    EX_USAGE,
+                )
         elif kept is not None and wanted_port:
             self.origin = kept
             if kept.startswith("http://") and kept != self.url:

@@ -5,7 +5,9 @@ Each setting is a field with its unit in its name and a docstring beside it; doc
 
 import dataclasses
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -61,6 +63,12 @@ MAY_BE_ZERO: Final = {
     "sqlite.delete_pause_s",
 }
 """Settings for which nothing is something; a server with any other at 0 would serve nobody."""
+
+AT_MOST: Final = {
+    "connection.device_ping_s": "connection.device_idle_s",
+    "blobs.blob_bytes": "blobs.total_bytes",
+}
+"""Settings that are no larger than another one, unless that is 0: the two would contradict each other."""
 
 
 class OperatorError(TaubeError):
@@ -122,17 +130,51 @@ class ServeOptions:
 def read_config(path: Path | None) -> ServerConfig:
     """The settings in a TOML file over the defaults: a table for each slice, `unused_months` at the top.
 
-    Raises OperatorError for a file that cannot be read, a setting that there is not, and a value of the wrong kind.
+    Raises OperatorError for a file that cannot be read, a setting that there is not, a value of the wrong kind, and
+    settings that contradict each other.
     """
     if path is None:
         return ServerConfig()
     try:
         given = tomllib.loads(path.read_text())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise OperatorError(f"There is no file {path}.", EX_NOINPUT) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except IsADirectoryError as error:
+        raise OperatorError(f"{path} is not a file: name the TOML file itself.", EX_NOINPUT) from error
+    except OSError as error:
+        raise OperatorError(f"{path} cannot be read by this user.", EX_NOINPUT) from error
+    except (ValueError, RecursionError) as error:
         raise OperatorError(f"{path} cannot be read as TOML: {error}.", EX_CONFIG) from error
-    return _set(ServerConfig(), given, "", path)
+    config = _set(ServerConfig(), given, "", path)
+    values = dict(_settings(config, ""))
+    for smaller, larger in AT_MOST.items():
+        if values[smaller] > values[larger] > 0:
+            raise OperatorError(
+                f"{path}: “{smaller}” ({values[smaller]}) may be no more than “{larger}” ({values[larger]}): change"
+                " one of the two.",
+                EX_CONFIG,
+            )
+    return config
+
+
+def _settings(config: object, within: str) -> Iterator[tuple[str, Any]]:
+    """Each setting by its whole name, and its value."""
+    for each in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, each.name)
+        if dataclasses.is_dataclass(value):
+            yield from _settings(value, f"{within}{each.name}.")
+        elif not isinstance(value, tuple):
+            yield f"{within}{each.name}", value
+
+
+def _no_setting(name: str, path: Path) -> OperatorError:
+    """There is no setting *name*; perhaps one that is like it is meant."""
+    known = [each for each, _ in _settings(ServerConfig(), "")]
+    tables = {each.partition(".")[0] for each in known if "." in each}
+    own = name.rpartition(".")[2]
+    like = [each for each in known if each.rpartition(".")[2] == own] or get_close_matches(name, [*known, *tables], 1)
+    hint = f"; did you mean “{like[0]}”?" if like else "."
+    return OperatorError(f"{path}: there is no setting “{name}”{hint}", EX_CONFIG)
 
 
 def _number(value: object, default: int | float, name: str, path: Path) -> int | float:
@@ -159,7 +201,7 @@ def _set(config: T, given: dict[str, Any], within: str, path: Path) -> T:
     for name, value in given.items():
         default = known.get(name)
         if name not in known or isinstance(default, tuple):
-            raise OperatorError(f"{path}: there is no setting “{within}{name}”.", EX_CONFIG)
+            raise _no_setting(f"{within}{name}", path)
         if dataclasses.is_dataclass(default):
             if not isinstance(value, dict):
                 raise OperatorError(f"{path}: “{within}{name}” is a table of settings.", EX_CONFIG)

@@ -48,6 +48,70 @@ def test_a_number_with_which_no_server_can_run_is_refused(tmp_path: Path, name: 
     assert refused.value.sentence.endswith(".")
 
 
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("[connection]\ndevice_ping_s = 400", ("connection.device_ping_s", "connection.device_idle_s")),
+        ("[connection]\ndevice_idle_s = 100", ("connection.device_ping_s", "connection.device_idle_s")),
+        ("[blobs]\nblob_bytes = 2_000\ntotal_bytes = 1_000", ("blobs.blob_bytes", "blobs.total_bytes")),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_by_both_names(
+    tmp_path: Path, content: str, names: tuple[str, str]
+) -> None:
+    file = tmp_path / "taube.toml"
+    file.write_text(content)
+    with pytest.raises(OperatorError) as refused:
+        read_config(file)
+    assert all(f"“{name}”" in refused.value.sentence for name in names)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[connection]\ndevice_ping_s = 400\ndevice_idle_s = 500", "[blobs]\ntotal_bytes = 0", "[blobs]\nblob_bytes = 1"],
+)
+def test_settings_that_go_together_are_taken(tmp_path: Path, content: str) -> None:
+    (tmp_path / "taube.toml").write_text(content)
+    assert read_config(tmp_path / "taube.toml") != ServerConfig()
+
+
+@pytest.mark.parametrize(
+    ("content", "meant"),
+    [
+        ("[connection]\nhello_timout_s = 3", "connection.hello_timeout_s"),
+        ("[conection]\ndevice_ping_s = 3", "connection"),
+        ("blob_bytes = 3", "blobs.blob_bytes"),
+        ("unused_month = 3", "unused_months"),
+        ("[blobs]\nunused_months = 3", "unused_months"),
+    ],
+)
+def test_a_mistyped_name_is_told_the_one_that_may_be_meant(tmp_path: Path, content: str, meant: str) -> None:
+    (tmp_path / "taube.toml").write_text(content)
+    with pytest.raises(OperatorError, match=f"did you mean “{meant}”"):
+        read_config(tmp_path / "taube.toml")
+
+
+@pytest.mark.parametrize("content", ["zzz = 3", "[limits]\nlimits = 3"])
+def test_a_name_like_no_other_is_told_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "taube.toml").write_text(content)
+    with pytest.raises(OperatorError, match="there is no setting") as refused:
+        read_config(tmp_path / "taube.toml")
+    assert "did you mean “limits.limits”" not in refused.value.sentence
+
+
+def test_what_is_no_file_is_told_without_the_words_of_the_system(tmp_path: Path) -> None:
+    below = tmp_path / "file" / "taube.toml"
+    (tmp_path / "file").touch()
+    for path, why in (
+        (tmp_path, "is not a file"),
+        (tmp_path / "none", "There is no file"),
+        (below, "There is no file"),
+    ):
+        with pytest.raises(OperatorError, match=why) as refused:
+            read_config(path)
+        assert "Errno" not in refused.value.sentence
+
+
 def test_every_default_is_within_its_bounds(tmp_path: Path) -> None:
     for slice_name, config in [("", ServerConfig()), *vars_of(ServerConfig())]:
         for field in dataclasses.fields(config):

@@ -219,6 +219,18 @@ def test_options_that_would_be_unsafe_or_make_no_sense_are_refused(tmp_path, opt
     assert refused(tmp_path, *listen, *options)[0] == code
 
 
+def test_an_address_without_a_host_is_told_in_words_and_what_to_type_instead(tmp_path):
+    code, sentence = refused(tmp_path, "--listen", ":18459")
+    assert code == 64 and "every address" in sentence and "--listen 127.0.0.1:18459" in sentence
+
+
+def test_a_certificate_and_an_origin_without_tls_are_refused_together(tmp_path):
+    file, key = certificate(tmp_path)
+    with_tls = ("--listen", "127.0.0.1:0", "--tls-cert", str(file), "--tls-key", str(key))
+    code, sentence = refused(tmp_path / "data", *with_tls, "--url", "http://127.0.0.1:8080")
+    assert code == 64 and "--url" in sentence and "--tls-cert" in sentence
+
+
 def test_a_setting_that_there_is_not_is_refused_and_one_that_there_is_is_taken(tmp_path):
     file = tmp_path / "taube.toml"
     file.write_text("[connection]\nhello_timout_s = 3\n")

@@ -30,7 +30,7 @@ class ConnectionConfig:
     anonymous_idle_s: float = 90.0
     """Silence after which an anonymous connection is closed."""
     device_ping_s: float = 240.0
-    """Silence after which a device connection is asked whether it is still there."""
+    """Silence after which a device connection is asked whether it is still there; no more than `device_idle_s`."""
     device_idle_s: float = 300.0
     """Silence after which a device connection is closed."""
     stalled_s: float = 20.0

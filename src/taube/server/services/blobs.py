@@ -31,7 +31,7 @@ class BlobSettings:
     """What blobs may cost."""
 
     blob_bytes: int = 65 * MIB
-    """The largest blob: a file of 64 MiB, and what sealing adds."""
+    """The largest blob: a file of 64 MiB, and what sealing adds. No more than `total_bytes`."""
     total_bytes: int = 20_480 * MIB
     """All blobs together, each as 16 KiB at least, with what was announced and has not come yet; above it, uploads are
     refused."""
