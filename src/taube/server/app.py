@@ -427,6 +427,7 @@ class Server:
             refused=lambda reason: self.metrics.count("connections_refused", reason=reason),
         )
         self.lifecycle.watch("storage", lambda: self._loop.time() - self._storage_failed_at > STORAGE_UNWELL_S)
+        self.lifecycle.remark("expiry paused", lambda: not self._time.may_expire())
         hub = self.hub
         self.metrics.before_scrape("connections", "device", lambda: hub.devices)
         self.metrics.before_scrape("connections", "anonymous", lambda: len(hub) - hub.devices)

@@ -307,20 +307,41 @@ def _clock(case: Case, now_s: float) -> Iterator[Finding]:
         facts = sqlite.read_facts(case.data / DATABASE)
         saved_ms = None if identity.damage(facts) else clock.saved_ms(facts.get(clock.FACT))
     ahead_s = 0.0 if saved_ms is None else now_s - saved_ms / 1000
+    is_kept_right = _is_synchronised()
+    if case.figures.get("expiry_paused"):
+        sentence = (
+            "Nothing expires until a day has passed since the clock jumped ahead, or since a start with a clock that"
+            " was ahead by more than a day: check that it is right now."
+        )
+        yield Finding("clock", NOTE, sentence)
     if ahead_s < -CLOCK_TOLERANCE_S:
-        hours = -ahead_s / 3600
-        sentence = f"The clock is {hours:.0f} hours behind where it was when the server last ran: set it, use NTP."
-        yield Finding("clock", ACT, sentence)
+        yield _behind(-ahead_s / 3600, is_kept_right=bool(is_kept_right))
     elif case.is_running and ahead_s > 2 * CLOCK_TOLERANCE_S:
         sentence = (
             f"The clock is {ahead_s / 3600:.0f} hours ahead of the server's own: if it is wrong, set it; if not, things"
             " expire that much later, and each start catches up by a day."
         )
         yield Finding("clock", NOTE, sentence)
-    elif _is_unsynchronised():
+    elif is_kept_right is False:
         yield Finding("clock", NOTE, "The system does not know of anything that keeps its clock right: use NTP.")
     else:
         yield Finding("clock", WELL, "The clock agrees with the server's own.")
+
+
+def _behind(hours: float, *, is_kept_right: bool) -> Finding:
+    """A clock behind the server's own: it went back, or was ahead and was set right; the system may know which."""
+    behind = f"The clock is {hours:.0f} hours behind the server's own"
+    if is_kept_right:
+        sentence = (
+            f"{behind}, which followed it when it was ahead and never goes back. The system keeps it right now, so"
+            " nothing has to be done."
+        )
+        return Finding("clock", NOTE, sentence)
+    sentence = (
+        f"{behind}: if it is wrong, set it; if it was ahead and has been set right, nothing is wrong with it, as the"
+        " server's own never goes back. With NTP the system would know."
+    )
+    return Finding("clock", ACT, sentence)
 
 
 def _descriptors(case: Case) -> Iterator[Finding]:
@@ -465,13 +486,14 @@ def _why(error: Exception) -> str:
     return str(strerror).lower() if strerror else "no good answer"
 
 
-def _is_unsynchronised() -> bool:
-    """Whether the kernel says that nothing disciplines its clock (Linux)."""
+def _is_synchronised() -> bool | None:
+    """Whether something keeps the kernel's clock right; None where the kernel does not tell (it does on Linux)."""
     try:
         adjtimex = ctypes.CDLL(None).adjtimex
     except (OSError, AttributeError):
-        return False
-    return bool(adjtimex(ctypes.create_string_buffer(1024)) == _CLOCK_UNSYNCHRONISED)
+        return None
+    state = int(adjtimex(ctypes.create_string_buffer(1024)))
+    return None if state < 0 else state != _CLOCK_UNSYNCHRONISED
 
 
 def _file_system(path: Path) -> str:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+import pytest
+
 from taube.server import clock
 from taube.server.clock import DAY_MS
 from taube.server.limits import Limits
@@ -90,8 +92,48 @@ def test_a_clock_that_jumps_a_year_ahead_expires_nothing_and_is_reported() -> No
     run(house.workers.expire())
     assert house.store.tables.envelopes[1]
     assert house.store.tables.gates
-    assert len(house.said) == 1
+    assert len(house.said) == 2
     assert "8760 hours" in house.said[0]
+    assert "expires again" in house.said[1]
+
+
+def test_a_jump_is_told_within_seconds_and_so_is_that_the_clock_was_set_right() -> None:
+    house = House()
+    run(house.workers.watch())
+    assert house.said == []
+    house.wall += 26 * clock.HOUR_MS
+    for _ in range(2):
+        run(house.workers.watch())
+    [jumped] = house.said
+    assert "jumped ahead by about 26 hours" in jumped
+    house.wall -= 26 * clock.HOUR_MS
+    for _ in range(2):
+        run(house.workers.watch())
+    [_, corrected] = house.said
+    assert "went back by about 26 hours and agrees with the server's own" in corrected
+    assert not house.time.may_expire()
+    house.wall -= 26 * clock.HOUR_MS
+    run(house.workers.watch())
+    assert "is about 26 hours behind the server's own" in house.said[2]
+    house.pass_days(1.1)
+    for _ in range(2):
+        run(house.workers.watch())
+    assert len(house.said) == 4 and "expires again" in house.said[3]
+
+
+@pytest.mark.parametrize(("ahead_ms", "is_told"), [(DAY_MS, False), (3 * DAY_MS, True), (-DAY_MS, False)])
+def test_a_start_with_a_clock_that_is_ahead_is_told(ahead_ms: int, is_told: bool) -> None:
+    house = House()
+    stored = clock.save(clock.start(None, START, 0.0), 0.0)
+    house.wall += ahead_ms
+    house.time.guarded = clock.start(stored, house.wall, 0.0)
+    house.workers.tell_pause()
+    assert bool(house.said) == is_told
+    assert not is_told or ("48 hours ahead" in house.said[0] and "Nothing expires for a day" in house.said[0])
+    run(house.workers.watch())
+    house.pass_days(1.1)
+    run(house.workers.watch())
+    assert len(house.said) == (2 if is_told else 0)
 
 
 def test_months_are_counted_back_over_years() -> None:

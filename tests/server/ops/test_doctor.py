@@ -214,14 +214,21 @@ def test_another_program_on_the_port_is_told_whatever_it_answers(tmp_path: Path,
     assert findings[0].state == ACT and ("does not answer" in findings[0].sentence or "Another" in findings[0].sentence)
 
 
-def test_a_clock_that_went_back_is_told_and_one_that_went_ahead(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("is_kept_right", "state"), [(True, NOTE), (False, ACT), (None, ACT)])
+def test_a_clock_that_went_back_is_told_and_called_wrong_only_where_it_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_kept_right: bool | None, state: str
+) -> None:
+    monkeypatch.setattr(doctor, "_is_synchronised", lambda: is_kept_right)
     data = a_folder(tmp_path / "data")
     with sqlite.transaction(data / DATABASE) as tables:
         identity.start_clock(tables, 1_800_000_000_000, 0.0)
     [behind] = doctor._clock(a_case(data), 1_800_000_000 - 7200)
-    assert behind.state == ACT and "2 hours behind" in behind.sentence
+    assert behind.state == state and "2 hours behind the server's own" in behind.sentence
+    assert ("if it is wrong" in behind.sentence) is not (is_kept_right is True)
     [ahead] = doctor._clock(a_case(data, is_running=True), 1_800_000_000 + 100 * 3600)
     assert ahead.state == NOTE and "100 hours ahead" in ahead.sentence
+    paused, _ = doctor._clock(a_case(data, is_running=True, figures={"expiry_paused": 1.0}), 1_800_000_000)
+    assert paused.state == NOTE and "Nothing expires" in paused.sentence
 
 
 @pytest.mark.parametrize(

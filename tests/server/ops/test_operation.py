@@ -4,14 +4,20 @@ import asyncio
 import contextlib
 import json
 import os
+import re
+import struct
 from pathlib import Path
 
 import pytest
 
+from taube.server import clock
+from taube.server.app import wall_ms
+from taube.server.backup import DATABASE
 from taube.server.config import ServerConfig
 from taube.server.ops import waking, workers
 from taube.server.ops.observe import LOG_FIELDS, METRICS, Log, PrometheusMetrics
 from taube.server.services.mailboxes import MailboxSettings
+from taube.server.stores.sqlite import transaction
 from taube.wire import errors as e
 from taube.wire import messages as m
 from tests.server.rawclient import Person, RawClient
@@ -37,6 +43,23 @@ async def test_health_readiness_and_metrics_are_on_their_own_port(rig):
         assert (await server.http(get("/elsewhere"), ops)).startswith(b"HTTP/1.1 404")
         for path in ("/metrics", "/health", "/ready"):
             assert (await server.http(get(path))).startswith(b"HTTP/1.1 404")  # not on the public port
+
+
+async def test_a_pause_of_expiry_is_in_the_log_in_health_and_in_the_figures(rig):
+    server = rig()
+    await server.start()
+    await server.stop()
+    with transaction(server.folder / "data" / DATABASE) as tables:
+        tables.set_fact(clock.FACT, struct.pack(">Q", wall_ms() - 5 * clock.DAY_MS))
+    async with server:
+        health = json.loads((await server.http(get("/health"), server.server.ops_url)).partition(b"\r\n\r\n")[2])
+        assert health["notes"] == ["expiry paused"] and health["problems"] == []
+        metrics = (await server.http(get("/metrics"), server.server.ops_url)).decode()
+        assert "taube_expiry_paused 1.0" in metrics
+        ahead_s = float(re.findall(r"^taube_clock_ahead_seconds (\S+)$", metrics, re.MULTILINE)[0])
+        assert ahead_s == pytest.approx(4 * clock.DAY_MS / 1000, abs=600)
+        told = [event["reason"] for event in server.events() if event["event"] == "attention"]
+        assert len(told) == 1 and "Nothing expires for a day" in told[0]
 
 
 @spec("CON-34")

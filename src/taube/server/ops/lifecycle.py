@@ -39,6 +39,7 @@ class Lifecycle:
         self.reason = ""
         self._end = asyncio.Event()
         self._problems: dict[str, Callable[[], bool]] = {}
+        self._notes: dict[str, Callable[[], bool]] = {}
 
     def move(self, stage: Stage) -> None:
         """Go on to the next stage. Raises ValueError for any other."""
@@ -64,6 +65,14 @@ class Lifecycle:
         """Names of what is not well now."""
         return [name for name, is_well in self._problems.items() if not is_well()]
 
+    def remark(self, name: str, holds: Callable[[], bool]) -> None:
+        """One more thing that is worth knowing while it holds, and does not make the server unwell."""
+        self._notes[name] = holds
+
+    def notes(self) -> list[str]:
+        """Names of what is worth knowing now."""
+        return [name for name, holds in self._notes.items() if holds()]
+
 
 def ops_pages(lifecycle: Lifecycle, metrics_text: Callable[[], bytes]) -> Application:
     """The ASGI application of the loopback-only port: `/health`, `/ready` and `/metrics`."""
@@ -74,7 +83,12 @@ def ops_pages(lifecycle: Lifecycle, metrics_text: Callable[[], bytes]) -> Applic
             await _answer(send, 200, "text/plain; version=0.0.4; charset=utf-8", metrics_text())
         elif path == "/health":
             problems = lifecycle.problems()
-            about = {"stage": lifecycle.stage.value, "problems": problems, "version": __version__}
+            about = {
+                "stage": lifecycle.stage.value,
+                "problems": problems,
+                "notes": lifecycle.notes(),
+                "version": __version__,
+            }
             await _answer(send, 503 if problems else 200, "application/json", json.dumps(about).encode())
         elif path == "/ready":
             is_ready = lifecycle.stage is Stage.READY

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
-from taube.server.clock import DAY_MS, GuardedClock, check, hour_of, month_of
+from taube.server.clock import DAY_MS, HOUR_MS, TOLERANCE_MS, GuardedClock, check, hour_of, month_of
 from taube.server.limits import Limits
 from taube.server.ops.observe import Metric
 from taube.server.ports import Metrics, QueueNumber, Store, Tables, TableStore
@@ -157,10 +157,12 @@ class Workers:
         self._report = report
         self._settings = settings or WorkerSettings()
         self._counted: dict[tuple[str, str], int] = {}
+        self._was_paused = False
 
     async def run(self) -> None:
         """Run until cancelled. The caller owns the task and awaits it."""
         settings = self._settings
+        self.tell_pause()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._every(settings.watch_s, "watching", self.watch))
             group.create_task(self._every(settings.sweep_s, "sweeping limits", self.sweep))
@@ -208,19 +210,46 @@ class Workers:
         metrics.gauge("live_bytes", counts["live_bytes"])
         metrics.gauge("mailboxes_remembered", counts["remembered"])
         metrics.gauge("limit_buckets", self._limits.remembered())
+        self.compare_clock()
 
     async def sweep(self) -> None:
         """Forget full buckets."""
         self._limits.sweep(self._time.monotonic())
 
-    async def mind_clock(self) -> None:
-        """Compare the guarded clock with the wall clock, tell the operator of a jump, save it."""
-        if self._time.compare():
-            hours = self._time.guarded.ahead_ms // 3_600_000
+    def tell_pause(self) -> None:
+        """At a start: tell the operator if the wall clock is further than could be followed."""
+        self._was_paused = not self._time.may_expire()
+        if self._was_paused:
             self._report(
-                f"The clock of this machine jumped ahead by about {hours} hours."
+                f"The clock of this machine is about {_hours(self._time.guarded.ahead_ms)} ahead of the server's own,"
+                " which follows by a day at a start: it is wrong, or no server ran for long. Nothing expires for a day:"
+                " check the clock."
+            )
+
+    def compare_clock(self) -> None:
+        """Compare the guarded clock with the wall clock; tell the operator of a jump, and when a pause is over."""
+        before_ms = self._time.guarded.ahead_ms
+        is_new = self._time.compare()
+        ahead_ms, is_paused = self._time.guarded.ahead_ms, not self._time.may_expire()
+        if is_new:
+            self._report(
+                f"The clock of this machine jumped ahead by about {_hours(ahead_ms - before_ms)}."
                 " Nothing expires for a day: check the clock."
             )
+        elif before_ms - ahead_ms > TOLERANCE_MS:
+            side = "ahead of" if ahead_ms > 0 else "behind"
+            now = "agrees with" if abs(ahead_ms) <= TOLERANCE_MS else f"is about {_hours(abs(ahead_ms))} {side}"
+            self._report(
+                f"The clock of this machine went back by about {_hours(before_ms - ahead_ms)} and {now} the server's"
+                " own, which never goes back. If it is right now, nothing has to be done."
+            )
+        if self._was_paused and not is_paused:
+            self._report("A day has passed since the clock jumped: what is over its time expires again.")
+        self._was_paused = is_paused
+
+    async def mind_clock(self) -> None:
+        """Compare the guarded clock with the wall clock, and save it."""
+        self.compare_clock()
         guarded, monotonic = self._time.guarded, self._time.monotonic()
         await written(self._store, lambda tables: identity.save_clock(tables, guarded, monotonic))
 
@@ -262,6 +291,11 @@ class Workers:
             return [queue for queue in live if tables.device_of(queue) is None]
 
         self._store.read(missing, lambda ended, error: self._mailboxes.ended(ended) if error is None else None)
+
+
+def _hours(ms: int) -> str:
+    hours = round(ms / HOUR_MS)
+    return "1 hour" if hours == 1 else f"{hours} hours"
 
 
 def months_before(month: int, months: int) -> int:
