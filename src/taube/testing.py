@@ -315,16 +315,23 @@ def free_port() -> int:
             return port
 
 
-def make_certificate(folder: Path, name: str = "localhost", *, days: int = 2) -> tuple[Path, Path]:
-    """(certificate, private key) files in *folder* for *name*, its own authority; negative *days*: it has expired."""
+def make_certificate(
+    folder: Path, name: str = "localhost", *, days: int = 2, is_rsa: bool = False
+) -> tuple[Path, Path]:
+    """(certificate, private key) files in *folder* for *name*, its own authority; negative *days*: it has expired.
+
+    That of localhost is good for 127.0.0.1, too.
+    """
     import datetime
+    import ipaddress
 
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
     folder.mkdir(parents=True, exist_ok=True)
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = rsa.generate_private_key(65_537, 2048) if is_rsa else ec.generate_private_key(ec.SECP256R1())
+    loopback = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))] if name == "localhost" else []
     subject = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
@@ -335,7 +342,7 @@ def make_certificate(folder: Path, name: str = "localhost", *, days: int = 2) ->
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=30))
         .not_valid_after(now + datetime.timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name), *loopback]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

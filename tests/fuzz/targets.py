@@ -176,10 +176,10 @@ def _port() -> Port:
 @functools.cache
 def _tls_port() -> Port:
     from taube.server.gateway.listener import tls_context
-    from tests.server.rawclient import certificate
+    from taube.testing import make_certificate
 
     with tempfile.TemporaryDirectory() as name:
-        return Port(tls_context(*certificate(Path(name))))
+        return Port(tls_context(*make_certificate(Path(name))))
 
 
 def port(data: bytes) -> Outcomes:

@@ -18,7 +18,8 @@ from taube.server.app import Server
 from taube.server.config import ServeOptions, ServerConfig
 from taube.server.ops.observe import Log
 from taube.server.services import registration
-from tests.server.rawclient import Person, RawClient, certificate
+from taube.testing import make_certificate
+from tests.server.rawclient import Person, RawClient
 
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
@@ -41,7 +42,7 @@ class Rig:
     def __init__(self, folder: Path, *, tls: bool = True, config: ServerConfig | None = None, **options: Any) -> None:
         self.folder = folder
         self.config = config
-        self.certificate = certificate(folder / "tls") if tls else None
+        self.certificate = make_certificate(folder / "tls", days=90) if tls else None
         self.options = options
         self.log = io.StringIO()
         self.server: Server

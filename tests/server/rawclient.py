@@ -1,19 +1,13 @@
 """A client with no store and no encryption: frames in and out of a real server, as the gateway's tests need it."""
 
 import asyncio
-import ipaddress
 import os
 import ssl
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, TypeVar
 
 import picows
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from taube.wire import messages as m
@@ -25,36 +19,6 @@ from taube.wire.session import ClientSession, login_message
 
 PATIENCE_S = 15.0
 Kind = TypeVar("Kind")
-
-
-def certificate(folder: Path, *names: str, is_rsa: bool = False) -> tuple[Path, Path]:
-    """A self-signed certificate for loopback and *names*, and its key, as two files."""
-    key = rsa.generate_private_key(65_537, 2048) if is_rsa else ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    alternatives = [
-        *(x509.DNSName(each) for each in ("localhost", *names)),
-        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-    ]
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    certificate_file, key_file = folder / "cert.pem", folder / "key.pem"
-    certificate_file.write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return certificate_file, key_file
 
 
 def raw(key: Ed25519PrivateKey) -> bytes:

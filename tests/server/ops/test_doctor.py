@@ -21,7 +21,6 @@ from taube.server.doctor import ACT, NOTE, WELL, Case, Finding
 from taube.server.services import identity
 from taube.server.stores import sqlite
 from taube.testing import make_certificate
-from tests.server.rawclient import certificate
 
 
 def worst(findings: list[Finding], what: str) -> Finding:
@@ -125,7 +124,7 @@ async def test_a_renewed_certificate_that_was_not_read_again_is_told_and_one_nob
             folder.keep(data, "origin", "https://other.example")
             findings = await asyncio.to_thread(doctor.examine, data)
             assert "does not name other.example" in worst(findings, "certificate").sentence
-        certificate(server.folder / "tls")
+        make_certificate(server.folder / "tls", days=90)
         said = [each.sentence for each in await asyncio.to_thread(doctor.examine, data) if each.what == "certificate"]
         assert any("SIGHUP" in sentence and "before this one" in sentence for sentence in said)
 

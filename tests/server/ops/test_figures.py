@@ -71,7 +71,7 @@ async def test_a_silent_socket_is_a_greeting_and_a_late_loop_a_strain(rig) -> No
 async def test_a_certificate_that_was_read_again_shows_its_new_end(rig) -> None:
     async with rig() as server:
         before = (await read(server))["certificate_expires_seconds"]
-        for old, new in zip(server.certificate, make_certificate(server.folder / "renewed", days=90), strict=True):
+        for old, new in zip(server.certificate, make_certificate(server.folder / "renewed", days=180), strict=True):
             old.write_bytes(new.read_bytes())
         server.server.reload()
         after = (await read(server))["certificate_expires_seconds"]

@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives import serialization
 from taube.exits import EX_IOERR
 from taube.server import admin
 from taube.server.config import DrainConfig
-from taube.testing import free_port
+from taube.testing import free_port, make_certificate
 from taube.wire import messages as m
 from tests.chaos.faults import Machine
-from tests.server.rawclient import Person, RawClient, certificate
+from tests.server.rawclient import Person, RawClient
 from tests.spec import spec
 
 ROOT = Path(__file__).parents[3]
@@ -81,12 +81,12 @@ def test_a_renewed_certificate_is_taken_without_a_restart_and_a_bad_one_is_not(t
             assert time.monotonic() < end
             time.sleep(0.02)
 
-    file, key = certificate(tmp_path / "tls")
+    file, key = make_certificate(tmp_path / "tls")
     options = ("--listen", "127.0.0.1:0", "--tls-cert", str(file), "--tls-key", str(key))
     with process(tmp_path / "data", *options) as (server, url):
         comes(url, file.read_text())
         for is_rsa in (False, True, False):  # a pair of another type of key replaces the old one, too
-            certificate(tmp_path / "tls", is_rsa=is_rsa)
+            make_certificate(tmp_path / "tls", is_rsa=is_rsa)
             server.send_signal(signal.SIGHUP)
             comes(url, file.read_text())
         good = file.read_text()
@@ -173,8 +173,8 @@ def test_a_folder_that_lost_its_database_is_refused_and_left_alone(tmp_path):
 
 
 def test_a_wrong_certificate_is_refused(tmp_path):
-    good, key = certificate(tmp_path / "tls")
-    _, other_key = certificate(tmp_path / "other")
+    good, key = make_certificate(tmp_path / "tls")
+    _, other_key = make_certificate(tmp_path / "other")
     listen = ("--listen", "127.0.0.1:0")
     code, sentence = refused(tmp_path, *listen, "--tls-cert", str(good), "--tls-key", str(other_key))
     assert code == 78 and "certificate" in sentence
@@ -192,7 +192,7 @@ def protected(key: Path) -> None:
 
 
 def test_a_key_with_a_passphrase_is_refused_and_asks_nobody_for_it(tmp_path):
-    file, key = certificate(tmp_path / "tls")
+    file, key = make_certificate(tmp_path / "tls")
     options = ("--listen", "127.0.0.1:0", "--tls-cert", str(file), "--tls-key", str(key))
     with process(tmp_path / "data", *options) as (server, url):
         protected(key)
@@ -225,7 +225,7 @@ def test_an_address_without_a_host_is_told_in_words_and_what_to_type_instead(tmp
 
 
 def test_a_certificate_and_an_origin_without_tls_are_refused_together(tmp_path):
-    file, key = certificate(tmp_path)
+    file, key = make_certificate(tmp_path)
     with_tls = ("--listen", "127.0.0.1:0", "--tls-cert", str(file), "--tls-key", str(key))
     code, sentence = refused(tmp_path / "data", *with_tls, "--url", "http://127.0.0.1:8080")
     assert code == 64 and "--url" in sentence and "--tls-cert" in sentence
@@ -271,15 +271,16 @@ def test_another_origin_is_refused_once_there_are_accounts_unless_it_is_meant(tm
 
 
 def test_a_certificate_of_another_name_is_pointed_out(tmp_path):
-    file, key = certificate(tmp_path / "tls")
+    file, key = make_certificate(tmp_path / "tls")
     options = ("--listen", "127.0.0.1:0", "--tls-cert", str(file), "--tls-key", str(key))
     with process(tmp_path / "data", *options, "--url", "https://other.example") as (server, _):
         assert "does not name other.example" in end(server)
     with process(tmp_path / "more", *options, "--url", "https://localhost") as (server, _):
         assert "does not name" not in end(server)
-    certificate(tmp_path / "tls", "later.example")
+    for here, later in zip((file, key), make_certificate(tmp_path / "later", "later.example"), strict=True):
+        later.replace(here)
     with process(tmp_path / "last", *options, "--url", "https://later.example") as (server, _):
-        certificate(tmp_path / "tls")
+        make_certificate(tmp_path / "tls")
         server.send_signal(signal.SIGHUP)
         time.sleep(0.1)
         assert "does not name later.example" in end(server)
