@@ -53,6 +53,11 @@ export interface Failure {
   params: Record<string, string | number>;
 }
 
+/** Whether what was thrown has a code of the screens already. */
+export function isFailure(error: unknown): error is Failure {
+  return typeof error === "object" && error !== null && "code" in error && "params" in error;
+}
+
 /** What a chat says about itself; `notice.<code>` of the catalogues. */
 export type NoticeCode =
   | "new_device" // {name}

@@ -9,7 +9,7 @@
  */
 
 import { Retry, TaubeError, WireError } from "../wire/errors";
-import type { ErrorCode, Failure } from "./api";
+import { type ErrorCode, type Failure, isFailure } from "./api";
 import { TransportError } from "./transport";
 
 /** A refusal for a person; has the shape of a `Failure`. */
@@ -58,9 +58,4 @@ export function userErrorOf(error: unknown): UserError {
   if (error instanceof UserError) return error;
   const failure = failureOf(error);
   return new UserError(failure.code, failure.params, error);
-}
-
-/** Whether an error has a code of the screens already, as those of the store do. */
-export function isFailure(error: unknown): error is Failure {
-  return typeof error === "object" && error !== null && "code" in error && "params" in error;
 }

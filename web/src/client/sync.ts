@@ -15,10 +15,11 @@
 import { hex, NO_BYTES, same } from "../bytes";
 import { REPLACED, Retry, TaubeError, WireError } from "../wire/errors";
 import type { Event, Welcome } from "../wire/messages";
+import { isFailure } from "./api";
 import { Contacts, includes } from "./contacts";
 import { Devices } from "./devices";
 import { CoreError, DEVICE_SCOPE, PACKAGES_SCOPE } from "./e2e";
-import { DeviceReplaced, isFailure, UserError } from "./errors";
+import { DeviceReplaced, UserError } from "./errors";
 import { Gates, type Wanted } from "./gates";
 import { type Delivery, Inbox } from "./inbox";
 import type { DeviceLink, Network } from "./network";

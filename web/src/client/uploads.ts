@@ -8,7 +8,8 @@
  */
 
 import { hex, joined } from "../bytes";
-import { isFailure, UserError } from "./errors";
+import { isFailure } from "./api";
+import { UserError } from "./errors";
 import type { Outbox } from "./outbox";
 import type { Chore, MediaRow, Message, Tx } from "./store";
 import type { Vault } from "./vault";
