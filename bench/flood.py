@@ -4,6 +4,7 @@
     python -m bench.flood connects PORT SECONDS      TCP connections that say nothing; the oldest leave
     python -m bench.flood junk PORT SECONDS          WebSockets whose frames are noise, until the server ends them
 
+A number behind SECONDS says how many there have to be: it goes on until both are reached, for a minute more at most.
 Prints how many there were. A ClientHello is made once: its sender pays nothing for it, the server all of its answer.
 It gives way to everything else on its core (nice 19). It speaks to 127.0.0.1 only, and ends by itself.
 """
@@ -19,11 +20,17 @@ import struct
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 
 from bench import load
 
+Going = Callable[[int], bool]
+"""Whether to go on after so many."""
+
 AT_ONCE = 256
 """Handshakes under way."""
+LONGEST_S = 60
+"""Behind SECONDS, for as many as there have to be."""
 SILENT = 2_000
 """Silent connections kept."""
 FRAMES = 200
@@ -49,10 +56,10 @@ def dial(port: int) -> socket.socket:
     return sock
 
 
-def handshakes(port: int, end: float) -> int:
+def handshakes(port: int, going: Going) -> int:
     hello, count, under_way = client_hello(), 0, 0
     selector = selectors.DefaultSelector()
-    while time.monotonic() < end:
+    while going(count):
         while under_way < AT_ONCE:
             selector.register(dial(port), selectors.EVENT_WRITE)
             under_way += 1
@@ -73,10 +80,10 @@ def handshakes(port: int, end: float) -> int:
     return count
 
 
-def connects(port: int, end: float) -> int:
+def connects(port: int, going: Going) -> int:
     count = 0
     silent: deque[socket.socket] = deque()
-    while time.monotonic() < end:
+    while going(count):
         try:
             silent.append(dial(port))
             count += 1
@@ -87,7 +94,7 @@ def connects(port: int, end: float) -> int:
     return count
 
 
-async def junk(port: int, end: float) -> int:
+async def junk(port: int, going: Going) -> int:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     noise = b"".join(load.frame(os.urandom(size)) for size in (1, 10, 300, 2_000) for _ in range(FRAMES // 4))
@@ -95,7 +102,7 @@ async def junk(port: int, end: float) -> int:
 
     async def one() -> None:
         nonlocal count
-        while time.monotonic() < end:
+        while going(count):
             line = load.Line()
             with contextlib.suppress(OSError, TimeoutError):
                 await load.connect(line, port, context)
@@ -114,14 +121,18 @@ async def junk(port: int, end: float) -> int:
 
 
 def main() -> None:
-    kind, port, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    kind, port, seconds, *more = sys.argv[1:]
     os.nice(19)
-    end = time.monotonic() + seconds
+    end, at_least = time.monotonic() + float(seconds), int(more[0]) if more else 0
+
+    def going(count: int) -> bool:
+        return time.monotonic() < (end + LONGEST_S if count < at_least else end)
+
     if kind == "junk":
         logging.disable()  # asyncio says each time that the server has ended a connection
-        print(asyncio.run(junk(port, end)))
+        print(asyncio.run(junk(int(port), going)))
     else:
-        print({"handshakes": handshakes, "connects": connects}[kind](port, end))
+        print({"handshakes": handshakes, "connects": connects}[kind](int(port), going))
 
 
 if __name__ == "__main__":
