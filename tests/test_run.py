@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from taube.testing import free_port
+
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 60
 
@@ -29,11 +31,13 @@ def run(folder: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     watch.start()
     try:
         assert process.stdout is not None
-        yield until_ready(process.stdout), process
+        guide = until_ready(process.stdout)
+        watch.cancel()
+        yield guide, process
     finally:
+        watch.cancel()
         process.send_signal(signal.SIGINT)
         process.wait(PATIENCE_S)
-        watch.cancel()
 
 
 def until_ready(output: IO[str]) -> str:
@@ -82,6 +86,8 @@ def test_what_make_run_prints_leads_to_a_first_message_and_to_two_people_writing
 
 
 def test_a_second_make_run_says_what_is_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "taube").mkdir()
+    (tmp_path / "taube" / "port").write_text(str(free_port()))  # the test above may be looking for one now
     with run(tmp_path / "taube"):
         second = subprocess.run(
             [sys.executable, "scripts/run.py", str(tmp_path / "taube")],
