@@ -17,10 +17,13 @@ from taube.client.content import MAX_TEXT_BYTES
 from taube.client.errors import DeviceReplaced, TryLater, UserError
 from taube.client.events import Connected, Disconnected, Media, Message
 from taube.exits import EX_DATAERR, EX_NOINPUT, EX_NOPERM, EX_TEMPFAIL, EX_USAGE
-from taube.terminal import Terminal, qr_code, safe_line, safe_text
+from taube.terminal import Progress, Terminal, qr_code, safe_line, safe_text
 
 SEND_TIMEOUT_S: Final = 20.0
 """How long `taube send` waits until the message is kept, before it says that it is queued."""
+TELL_AFTER_S: Final = 3.0
+"""After how long `taube send` says what it waits for."""
+TELL_POLL_S: Final = 0.2
 LOOK_TIMEOUT_S: Final = 5.0
 """How long a command looks into the mailbox for a chat that may have just begun."""
 NOT_KEPT: Final = ("queued", "failed")
@@ -201,12 +204,16 @@ async def _send(options: argparse.Namespace, terminal: Terminal) -> int:
     async with _open(options, terminal) as me:
         chat = await _find(me, options.chat)
         name = safe_line(chat.name)
-        with terminal.progress("sending"):
-            if options.file is None:
-                message = await chat.send_text(_as_unicode(text))
-            else:
-                message = await chat.send_file(options.file, _as_unicode(text), as_is=options.as_is)
-            state = await me.settle(message, LOOK_TIMEOUT_S if chat.is_waiting else SEND_TIMEOUT_S)
+        with terminal.progress("sending") as progress:
+            telling = asyncio.create_task(_tell_delay(me, progress))
+            try:
+                if options.file is None:
+                    message = await chat.send_text(_as_unicode(text))
+                else:
+                    message = await chat.send_file(options.file, _as_unicode(text), as_is=options.as_is)
+                state = await me.settle(message, LOOK_TIMEOUT_S if chat.is_waiting else SEND_TIMEOUT_S)
+            finally:
+                telling.cancel()
         if state not in NOT_KEPT:
             return 0
         problem = me.problem
@@ -225,9 +232,17 @@ async def _send(options: argparse.Namespace, terminal: Terminal) -> int:
                 " by itself when both are online."
             )
         else:
-            reason = problem or f"{me.server} did not answer in time."
+            reason = problem or me.delay or f"{me.server} did not answer in time."
             terminal.warn(f"The message is queued and goes out the next time Taube runs. {reason}")
     return EX_TEMPFAIL
+
+
+async def _tell_delay(me: Account, progress: Progress) -> None:
+    """Say once what is waited for, when the server answers for some seconds that it does not keep the message."""
+    await asyncio.sleep(TELL_AFTER_S)
+    while not me.delay:
+        await asyncio.sleep(TELL_POLL_S)
+    progress.tell(f"{me.delay} Waiting and trying again.")
 
 
 def _text_from_input(terminal: Terminal) -> str:

@@ -155,17 +155,31 @@ class Progress:
 
     def __init__(self, text: str, terminal: Terminal) -> None:
         self._text = text
+        self._terminal = terminal
         self._stream = terminal.err
         self._shown = terminal.err.isatty() and not terminal.plain
 
-    def __enter__(self) -> None:
-        if self._shown:
-            self._stream.write(f"\x1b[2m{self._text} …\x1b[0m")
-            self._stream.flush()
+    def __enter__(self) -> "Progress":
+        self._show()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._hide()
+
+    def tell(self, sentence: str) -> None:
+        """One sentence that stays, above the line; also in a pipe."""
+        self._hide()
+        self._terminal.warn(sentence)
+        self._show()
+
+    def _show(self) -> None:
+        if self._shown:
+            self._stream.write(f"\x1b[2m{self._text} …\x1b[0m")
+            self._stream.flush()
+
+    def _hide(self) -> None:
         if self._shown:
             self._stream.write("\r\x1b[K")
             self._stream.flush()

@@ -246,6 +246,10 @@ class Running:
         """The next line of its output, without the line break; empty when it has ended. Raises CommandFailed late."""
         return _read_line(self._out, timeout_s).removesuffix("\n")
 
+    def error_line(self, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
+        """The next line that it says of what is wrong, without the line break. Raises CommandFailed late."""
+        return _read_line(self._err, timeout_s).removesuffix("\n")
+
     def record(self, timeout_s: float = COMMAND_TIMEOUT_S) -> dict[str, Any]:
         """The next line as JSON."""
         line = self.line(timeout_s)

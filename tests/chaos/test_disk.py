@@ -214,6 +214,22 @@ async def test_on_a_full_disk_the_server_and_its_administrator_are_told_in_one_s
 
 
 @needs_machine
+def test_who_sends_while_the_servers_disk_is_full_is_told_what_is_waited_for(
+    serve: Callable[..., FaultyServer], machine: Machine
+) -> None:
+    server = serve(machine)
+    ann, bob = server.person("ann"), server.person("bob")
+    meet(ann, bob)
+    machine.write_error = errno.ENOSPC
+    with ann.start("send", "bob", "while it was full") as sending:
+        assert "cannot keep messages at the moment. Waiting" in sending.error_line()
+        machine.write_error = 0
+        assert sending.line() == ""  # it ends, in time or not
+    succeeded(ann.run("send", "bob", "on"))
+    assert [message["text"] for message in bob.read()] == ["while it was full", "on"]
+
+
+@needs_machine
 def test_on_a_full_disk_a_person_is_told_in_one_sentence_and_loses_nothing(
     serve: Callable[..., FaultyServer], machine: Machine, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 from taube import cli
 from taube.client.errors import DeviceReplaced, TryLater
 from taube.client.events import Message
-from taube.terminal import Terminal
+from taube.terminal import Progress, Terminal
 from tests.spec import spec
 
 commands = pytest.importorskip("taube.commands")
@@ -48,6 +48,7 @@ class FakeAccount:
     settles_as = "kept"
     last_problem = ""
     problem: Exception | None = None
+    delay = ""
     caught_up = True
     is_new_device = False
     deleted = False
@@ -256,6 +257,32 @@ def test_a_passphrase_that_is_not_needed_is_pointed_out(
     monkeypatch.setenv("TAUBE_PASSPHRASE_FILE", str(tmp_path / "none"))
     assert run("me")[2] == ""
     assert "no passphrase" in run("me", tty=True)[2]
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_send_says_what_it_waits_for_when_the_server_keeps_nothing(
+    account: FakeAccount, monkeypatch: pytest.MonkeyPatch, tty: bool
+) -> None:
+    told = asyncio.Event()
+    tell = Progress.tell
+
+    def telling(self: Progress, sentence: str) -> None:
+        tell(self, sentence)
+        told.set()
+
+    async def settle(message: object, timeout_s: float) -> str:
+        account.delay = "The server cannot keep messages at the moment."
+        await asyncio.wait_for(told.wait(), 60)
+        return "queued"
+
+    monkeypatch.setattr(Progress, "tell", telling)
+    monkeypatch.setattr(commands, "TELL_AFTER_S", 0.0)
+    monkeypatch.setattr(account, "settle", settle)
+    code, out, err = run("send", "alice", "hello", tty=tty)
+    assert (code, out) == (75, "")
+    first, last = err.removesuffix("\n").split("\n")
+    assert "taube: The server cannot keep messages at the moment. Waiting and trying again." in first
+    assert "is queued" in last and last.endswith("The server cannot keep messages at the moment.")
 
 
 def test_send_refuses_to_send_nothing(account: FakeAccount) -> None:

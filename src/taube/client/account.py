@@ -546,6 +546,11 @@ class Account:
             return error
         return None
 
+    @property
+    def delay(self) -> str:
+        """Why the server, though it answers, does not keep what is queued, in one sentence; empty if it does."""
+        return self._engine.outbox.put_off
+
     # ---------------------------------------------------------------- the account at its server
 
     async def knows(self) -> list[Fact]:

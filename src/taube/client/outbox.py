@@ -18,7 +18,7 @@ from taube.client.e2e import DEVICE_SCOPE, CoreError, CoreTrapped, GroupInfo
 from taube.client.network import Link, Network
 from taube.client.store import KEEP_SENT_MS, Chat, Outgoing, Upload, pack_targets, unpack_targets
 from taube.client.vault import Vault
-from taube.wire.errors import Retry, WireError
+from taube.wire.errors import STORAGE, Retry, WireError
 from taube.wire.messages import (
     FLAG_EPHEMERAL,
     FLAG_URGENT,
@@ -49,6 +49,8 @@ class Outbox:
         self._vault = vault
         self._store = vault.store
         self._network = network
+        self.put_off = ""
+        """Why the server, though it answers, has not kept what was sent last, in one sentence; empty if it has."""
 
     # ---------------------------------------------------------------- queue
 
@@ -306,6 +308,7 @@ class Outbox:
                     self._settle_row(row, answer)
                 elif isinstance(answer, WireError):
                     self._settle_refused(row, answer)
+        self.put_off = next(filter(None, map(_put_off, answers)), "")
 
     def _settle_row(self, row: Outgoing, statuses: bytes) -> None:
         targets = unpack_targets(row.targets)
@@ -355,6 +358,19 @@ class Outbox:
     def _give_up(self, row: Outgoing) -> None:
         """It could not be delivered for 30 days. Source: DEV-12."""
         self._finish(row, row.kept)
+
+
+def _put_off(answer: bytes | BaseException) -> str:
+    """Why what was answered so has to be sent again; empty if it has not."""
+    if isinstance(answer, WireError):
+        if answer.kind is STORAGE:
+            return "The server cannot keep messages at the moment."
+        return f"The server cannot do that now: {answer.kind.meaning}" if answer.kind.retry is Retry.LATER else ""
+    if isinstance(answer, BaseException):
+        return ""
+    if STATUS_BUSY in answer:
+        return "The server has too much to do at the moment."
+    return "The mailbox that it is for is full at the moment." if STATUS_FULL in answer else ""
 
 
 async def _send(link: Link, row: Outgoing) -> bytes:
