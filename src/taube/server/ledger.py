@@ -121,7 +121,7 @@ LIVE_CONNECTION: Final = Entry(
 )
 SERVER: Final = Entry(
     "server",
-    "the server's own keys, its origin, generation, clock and schema version",
+    "the server's own keys, its origin, generation, clock and schema version; in a backup, that its digest follows",
     "server",
     "while the server lives",
     about_a_person=False,
