@@ -45,7 +45,7 @@ _ENCODINGS: Final = (("br", ".br"), ("gzip", ".gz"))
 
 _STYLE: Final = (
     "body{font:1.1em/1.5 system-ui,sans-serif;max-width:34em;margin:12vh auto;padding:0 1.2em;"
-    "color:#222;background:#fafaf7}code{background:#ececE4;padding:.1em .3em;border-radius:.2em}"
+    "color:#222;background:#fafaf7}code{background:#ececE4;padding:.1em .3em;border-radius:.2em}a{color:inherit}"
     "@media(prefers-color-scheme:dark){body{color:#ddd;background:#181a1b}code{background:#2a2d2e}}"
 )
 _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
@@ -99,7 +99,8 @@ def _page(title: str, text: str, origin: str) -> bytes:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="robots" content="noindex">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>'
-        f"<style>{_STYLE}</style><h1>{title}</h1>{text}<p><small>{html.escape(origin)}</small></p></html>\n"
+        f"<style>{_STYLE}</style><h1>{title}</h1>{text}"
+        f'<p><small><a href="/">{html.escape(origin)}</a></small></p></html>\n'
     ).encode()
 
 

@@ -105,6 +105,13 @@ async def test_the_card_names_the_build_that_the_server_gives_out(rig):
         assert headers["etag"] == f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
+async def test_a_page_that_there_is_not_leads_back_to_the_app(rig):
+    async with rig() as server:
+        status, headers, body = told(await server.http(asked("/nonsense")))
+        assert (status, headers["content-type"]) == (404, "text/html; charset=utf-8")
+        assert re.search(r"<a href=\"/\">https?://[^<]+</a>", body.decode())
+
+
 async def test_only_what_was_built_can_be_fetched(rig):
     async with rig() as server:
         for path in ("/index.html.gz", "/../pages.py", "/assets/", "/assets/../build.json", "/%2e%2e/pages.py", "//"):
