@@ -519,7 +519,7 @@ test("a photo that cannot be sent stays at the end, and is sent again at a tap",
   const sending = { data: { type: "image/jpeg", size: 1 } as Blob, width: 1, height: 1, name: "" } as Photo;
   expect(await conversation.sendPhoto(sending, "the sea")).toEqual(full);
   const last = () => conversation.messages.value.at(-1) as Message;
-  expect(last()).toMatchObject({ kind: "media", text: "the sea", state: "failed" });
+  expect(last()).toMatchObject({ kind: "media", text: "the sea", state: "failed", failure: full });
   await conversation.open(20);
   expect(conversation.messages.value.every(({ state }) => state !== "failed")).toBe(true);
   await conversation.toEnd();

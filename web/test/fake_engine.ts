@@ -209,7 +209,8 @@ export class FakeEngine implements Engine {
       add("media", { media: media(800, 1200, "here"), text: "not a picture" });
       add("media", { media: media(800, 500, "gone") });
       add("text", { text: "```\ndef carry(message):\n    return message\n```" });
-      add("text", { text: "This did not get out.", mine: true, state: "failed", senderName: "Vera", sender: "00aa11" });
+      const own = { mine: true, senderName: "Vera", sender: "00aa11" };
+      add("text", { text: "This did not get out.", state: "failed", failure: failure("nobody_there"), ...own });
     }
     if (at === 5) add("media", { media: media(900, 900, "remote") });
   }
@@ -227,6 +228,7 @@ export class FakeEngine implements Engine {
       kind: "text",
       text,
       state: mine ? "read" : "received",
+      failure: null,
       unread: false,
       media: null,
       reply: null,

@@ -32,9 +32,12 @@ export type ErrorCode =
   | "text_empty"
   | "text_too_long" // {bytes} {most}
   | "file_too_large" // {bytes} {most}
+  | "file_not_taken" // {bytes}: larger than what the server takes
   | "file_not_a_picture"
   | "file_gone" // expired or never there
   | "file_altered" // does not have the hash that the message names
+  | "nobody_there" // whoever was to get it takes nothing any more
+  | "undelivered" // not for 30 days
   | "chat_blocked"
   | "chat_unknown"
   | "message_unknown"
@@ -117,6 +120,8 @@ export interface Message {
   /** Text or caption; empty for a notice. */
   text: string;
   state: MessageState;
+  /** Why it failed, where that is known. */
+  failure: Failure | null;
   unread: boolean;
   media: Media | null;
   reply: Reply | null;

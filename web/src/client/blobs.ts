@@ -50,7 +50,7 @@ export class Blobs {
   /**
    * Put the file there under the name that *secret* (32 bytes) gives; goes on where an earlier attempt ended. Resolves
    * with the SHA-256 of the sealed bytes when the blob is complete. Rejects with UserError: offline, later,
-   * file_too_large, refused; and with whatever *signal* says.
+   * file_not_taken, refused; and with whatever *signal* says.
    */
   async upload(
     { secret, key, data }: { secret: Uint8Array; key: Uint8Array; data: Uint8Array },
@@ -286,7 +286,7 @@ async function refusalOf(response: Response, bytes: number): Promise<UserError> 
   const code = /^\w{1,40}$/.test(name) ? name : `HTTP ${response.status}`;
   // only the server itself can say that there is no such blob; a proxy before it says 404 while the server is away
   if (name === BLOB_UNKNOWN.name) return new UserError("file_gone", { code });
-  if (response.status === 413) return new UserError("file_too_large", { bytes, most: 0 });
+  if (response.status === 413) return new UserError("file_not_taken", { bytes });
   const isPassing = [404, 408, 429, 502, 503, 504, 507].includes(response.status);
   return new UserError(isPassing ? "later" : "refused", { code });
 }

@@ -12,8 +12,10 @@
 import { hex, joined, same } from "../bytes";
 import { Retry, WireError } from "../wire/errors";
 import { FLAG_EPHEMERAL, FLAG_URGENT, MAX_ADDRESSES, STATUS_BUSY, STATUS_FULL, STATUS_KEPT } from "../wire/messages";
+import type { Failure } from "./api";
 import { type Content, decode, encode, MAX_RECEIPT_IDS, MAX_RESEND_SEQUENCES } from "./content";
 import { CoreError, CoreTrapped, DEVICE_SCOPE, type GroupInfo } from "./e2e";
+import { failureOf } from "./errors";
 import type { Link, Network } from "./network";
 import { type Chat, DAY_MS, type MediaRow, type Outgoing, type Tx } from "./store";
 import type { Vault } from "./vault";
@@ -28,6 +30,8 @@ const BUSY_WAIT_MS = 500;
 const FULL_WAIT_MS = 60_000;
 const MOST_WAIT_MS = 3_600_000;
 const MAX_RESENT = 5;
+const NOBODY_THERE: Failure = { code: "nobody_there", params: {} };
+const UNDELIVERED: Failure = { code: "undelivered", params: {} };
 const MAX_SENT_AGAIN = 256;
 
 /** Makes a content of (message id, sequence, sent at). */
@@ -260,7 +264,7 @@ export class Outbox {
       const waiting = new Set<string>();
       for (const row of await tx.outgoing()) {
         if (row.madeMs + KEEP_SENT_MS < nowMs) {
-          await this.giveUp(tx, row);
+          await this.finish(tx, row, row.kept, UNDELIVERED); // Source: DEV-12
           continue;
         }
         const chat = row.chat === null ? null : hex(row.chat);
@@ -276,7 +280,7 @@ export class Outbox {
         } else if (ready.targets.length > 0) {
           rows.push(ready);
         } else {
-          await this.finish(tx, ready, 0);
+          await this.finish(tx, ready, 0, NOBODY_THERE);
         }
         if (rows.length >= BATCH) break;
       }
@@ -338,7 +342,7 @@ export class Outbox {
     }
     const left = targets.filter((_, at) => statuses[at] === STATUS_FULL || statuses[at] === STATUS_BUSY);
     const kept = row.kept + statuses.filter((status) => status === STATUS_KEPT).length;
-    if (left.length === 0) await this.finish(tx, row, kept);
+    if (left.length === 0) await this.finish(tx, row, kept, NOBODY_THERE);
     else await this.tryAgain(tx, row, left, kept, statuses.includes(STATUS_FULL) ? FULL_WAIT_MS : BUSY_WAIT_MS);
   }
 
@@ -346,7 +350,7 @@ export class Outbox {
     if (error.kind.retry === Retry.LATER) {
       await this.tryAgain(tx, row, row.targets, row.kept, BUSY_WAIT_MS, error.retryAfterMs);
     } else {
-      await this.finish(tx, row, row.kept);
+      await this.finish(tx, row, row.kept, failureOf(error));
     }
   }
 
@@ -362,20 +366,15 @@ export class Outbox {
     await tx.setOutgoing(row.n, targets, kept, this.vault.nowMs() + waitMs, row.tries + 1);
   }
 
-  /** Nothing more will be tried for this row: somebody has it, or nobody can be reached. */
-  private async finish(tx: Tx, row: Outgoing, kept: number): Promise<void> {
+  /** Nothing more will be tried for this row: somebody has it, or nobody can be reached, because of *failure*. */
+  private async finish(tx: Tx, row: Outgoing, kept: number, failure: Failure): Promise<void> {
     await tx.forgetOutgoing(row.n);
     if (row.chat === null || row.message === null) return;
     const changed =
       kept > 0
         ? await tx.setMessageState(row.chat, row.message, "kept", ["queued", "failed"])
-        : await tx.setMessageState(row.chat, row.message, "failed", ["queued"]);
+        : await tx.setMessageState(row.chat, row.message, "failed", ["queued"], failure);
     if (changed) await tx.note("changed", row.chat, row.message);
-  }
-
-  /** It could not be delivered for 30 days. Source: DEV-12. */
-  private async giveUp(tx: Tx, row: Outgoing): Promise<void> {
-    await this.finish(tx, row, row.kept);
   }
 }
 

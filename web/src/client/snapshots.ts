@@ -125,6 +125,7 @@ export class Snapshots {
       kind: messageKind(row.kind),
       text: row.kind === "unknown" ? "" : row.text,
       state: messageState(row.state),
+      failure: row.failure ?? null,
       unread: row.unread,
       media: row.media === null ? null : this.media(row, row.media, mine),
       reply: await this.reply(tx, row.replyTo, chat),

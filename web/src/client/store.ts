@@ -13,7 +13,7 @@
  */
 
 import { compare, hex, same } from "../bytes";
-import type { NoticeCode, PageRequest, Params } from "./api";
+import type { Failure, NoticeCode, PageRequest, Params } from "./api";
 import {
   bytesOf,
   Database,
@@ -169,6 +169,8 @@ export interface Message extends MessageExtras {
   readonly text: string;
   readonly state: string;
   readonly unread: boolean;
+  /** Why its state is "failed", where that is known. */
+  readonly failure?: Failure | null;
   /** It does not open: a notice stands for it, nobody's, with an id made up for it and the time of a neighbour. */
   readonly damaged?: Unreadable;
 }
@@ -941,16 +943,17 @@ export class Tx {
     }
   }
 
-  /** Whether the state changed; only states in *onlyFrom* do. */
+  /** Whether the state changed; only states in *onlyFrom* do. *failure*: why it failed. */
   async setMessageState(
     chat: Uint8Array,
     message: Uint8Array,
     state: string,
     onlyFrom: readonly string[],
+    failure: Failure | null = null,
   ): Promise<boolean> {
     const found = (await this.messagesWithId(chat, message)).filter((one) => onlyFrom.includes(one.state));
     for (const one of found) {
-      await this.setMessage({ ...one, state });
+      await this.setMessage({ ...one, state, failure });
       const queued = Number(state === "queued") - Number(one.state === "queued");
       if (queued !== 0) await this.changeChat(chat, (row) => ({ queued: row.queued + queued }));
     }

@@ -9,7 +9,7 @@
 
 import { hex, joined } from "../bytes";
 import { isFailure } from "./api";
-import { UserError } from "./errors";
+import { failureOf, UserError } from "./errors";
 import type { Outbox } from "./outbox";
 import type { Chore, MediaRow, Message, Tx } from "./store";
 import type { Vault } from "./vault";
@@ -144,7 +144,7 @@ export class Uploads {
     const found = await this.find(tx, chore);
     if (found === null) return;
     await tx.setMedia(found.message.n, { state: found.data === null ? "gone" : "here" });
-    await tx.setMessageState(found.message.chat, found.message.id, "failed", ["queued"]);
+    await tx.setMessageState(found.message.chat, found.message.id, "failed", ["queued"], failureOf(error));
     await tx.note("changed", found.message.chat, found.message.id);
   }
 

@@ -490,6 +490,7 @@ export class Conversation {
       kind: photo ? "media" : "text",
       text,
       state: "queued",
+      failure: null,
       unread: false,
       media: photo && {
         mediaType: photo.data.type,
@@ -525,7 +526,7 @@ export class Conversation {
     } catch (error) {
       const failure = failureOf(error);
       if (failure.code !== "internal" || !(await this.#wasStored(local))) {
-        this.#putBack(local, send);
+        this.#putBack(local, send, failure);
         return failure;
       }
     }
@@ -551,10 +552,10 @@ export class Conversation {
   }
 
   /** What cannot be sent is not lost: a photo stays at the end, a text stands before the one that is being written. */
-  #putBack(local: Message, send: () => Promise<Message>): void {
+  #putBack(local: Message, send: () => Promise<Message>, failure: Failure): void {
     if (local.kind === "media") {
       const media = local.media && { ...local.media, state: "here" as const };
-      this.#unsent.set(local.id, { row: { ...local, state: "failed", media }, send });
+      this.#unsent.set(local.id, { row: { ...local, state: "failed", failure, media }, send });
       this.#showUnsent();
       return;
     }

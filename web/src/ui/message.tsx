@@ -122,6 +122,7 @@ function Bubble({ message, conversation, first, last, group, stranger, onMenu, o
             )}
           </span>
         </div>
+        {message.state === "failed" && message.failure && <p class="why">{sentence(message.failure)}</p>}
         {message.state === "failed" && (
           <button
             type="button"

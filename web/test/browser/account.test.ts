@@ -183,6 +183,7 @@ test("an account that is deleted is gone from the server and from the device, an
   await expect(knows(account)).rejects.toThrow();
   await ben.write("Are you there?");
   await ben.tick("Are you there?", "not sent");
+  await ben.see("This did not reach anybody. They may not use this account any more.");
   await ben.receive("Hello Ben!");
 
   await ada.reload();

@@ -53,6 +53,7 @@ test("from the invitation to the first message in less than a minute, and then t
   await ben.phone.context.route("**/v1/blobs/**", (route) => route.fulfill({ status: 413 }), { times: 1 });
   await ben.sendPhoto("house.png", photo(300, 500, 7), "A house");
   await ben.tick("Photo: A house", "not sent");
+  await ben.see(/^The server takes no file as large as this/);
   await ben.message("Photo: A house").getByRole("button", { name: "Send again" }).click();
   expect(await ada.picture("A house")).toEqual([300, 500]);
   await ada.hand("paste", photo(200, 100, 3));

@@ -398,7 +398,8 @@ test("what failed is tried again when a person asks for it", async () => {
   await alice.account.deleteAccount();
   await bob.say("Alice", "nobody there");
   const failed = await bob.settled("Alice", "nobody there", "failed");
-  expect(await bob.account.retry(failed)).toMatchObject({ state: "queued", id: failed.id });
+  expect(failed.failure).toEqual({ code: "nobody_there", params: {} });
+  expect(await bob.account.retry(failed)).toMatchObject({ state: "queued", id: failed.id, failure: null });
   await bob.settled("Alice", "nobody there", "failed");
   expect(await bob.texts("Alice")).toEqual(["nobody there"]);
 });
@@ -416,7 +417,7 @@ test("a photo that the server does not take is not sent, stays to be seen, and i
     const photo = { data, width: 1, height: 1, thumbhash: NO_BYTES, name: "" };
     await alice.account.sendPhoto(chat.id, photo, "too large", null);
     const failed = await alice.settled("Bob", "too large", "failed");
-    expect(failed.media).toMatchObject({ state: "here" });
+    expect(failed).toMatchObject({ media: { state: "here" }, failure: { code: "file_not_taken" } });
     expect((await alice.account.media(failed)).size).toBe(50_000);
     const again = await alice.account.retry(failed);
     expect(again).toMatchObject({ state: "queued", media: { state: "uploading" } });
