@@ -38,7 +38,7 @@ export class TestServer {
   }
 
   get certificate(): string {
-    return join(this.folder, "tls", "cert.pem");
+    return join(this.folder, "tls", `${this.name}.crt`);
   }
 
   /** Where the server really listens. */
@@ -52,7 +52,7 @@ export class TestServer {
     const options = ["--data", join(this.folder, "server"), "--listen", this.address];
     if (this.name !== null) {
       options.push("--url", `https://${this.name}`, "--tls-cert", this.certificate);
-      options.push("--tls-key", join(this.folder, "tls", "key.pem"));
+      options.push("--tls-key", join(this.folder, "tls", `${this.name}.key`));
     }
     if (this.hasSettings) options.push("--config", join(this.folder, "settings.toml"));
     const started = spawn(PYTHON, ["-m", "taube", "serve", ...options], {
@@ -118,8 +118,8 @@ export class TestServer {
   }
 
   private async makeCertificate(name: string): Promise<void> {
-    const make = "import pathlib, sys; from tests.server.rawclient import certificate; ";
-    const call = "certificate(pathlib.Path(sys.argv[1]), sys.argv[2])";
+    const make = "import pathlib, sys; from taube.testing import make_certificate; ";
+    const call = "make_certificate(pathlib.Path(sys.argv[1]), sys.argv[2])";
     await run(PYTHON, ["-c", make + call, join(this.folder, "tls"), name], { cwd: ROOT });
   }
 
