@@ -1,6 +1,7 @@
 """What one connection may do and cost: bad frames, silence, a reader that stops reading, bugs of ours."""
 
 import asyncio
+import gc
 import os
 import socket
 
@@ -8,6 +9,8 @@ import picows
 import pytest
 
 from taube.server.config import ConnectionConfig, ServerConfig
+from taube.server.gateway.connection import Connection
+from taube.server.gateway.websocket import WebSocket
 from taube.wire import errors as e
 from taube.wire import messages as m
 from taube.wire.codec import encode
@@ -98,6 +101,29 @@ async def test_a_message_in_fragments_is_put_together_and_bounded(rig):
         for _ in range(5):
             client.transport.send(more, bytes(100_000), fin=False)
         assert await client.closed() == CLOSE_BECAUSE_TOO_BIG
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_what_a_connection_held_goes_with_it_and_waits_for_no_collector(rig, tls):
+    def alive() -> int:
+        return sum(type(each) in (WebSocket, Connection) for each in gc.get_objects())
+
+    async with rig(tls=tls) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            before, clients = alive(), [await server.connect() for _ in range(10)]
+            assert alive() == before + 20
+            for client in clients:
+                client.transport.send(picows.WSMsgType.BINARY, bytes(100_000), fin=False)
+                client.transport.send(picows.WSMsgType.CONTINUATION, bytes(30_000), fin=False)
+            for client in clients:
+                client.transport.disconnect(False)
+            async with asyncio.timeout(20):
+                while alive() > before:
+                    await asyncio.sleep(0.01)
+        finally:
+            gc.enable()
 
 
 @spec("CON-03")

@@ -191,13 +191,18 @@ async def test_a_device_takes_its_endpoint_back(rig, service):
 
 
 @spec("WAK-01")
-async def test_the_newest_request_counts_whatever_the_look_at_an_older_one_takes(rig, service, monkeypatch):
+@pytest.mark.parametrize("is_refused_first", [False, True])
+async def test_the_newest_request_counts_whatever_the_look_at_an_older_one_takes(
+    rig, service, monkeypatch, is_refused_first
+):
     looks: list[asyncio.Event] = []
+    inside: list[int] = []
 
     async def slow(*_) -> bool:
-        looks.append(asyncio.Event())
-        await looks[-1].wait()
-        return False
+        number, look = len(looks), asyncio.Event()
+        looks.append(look)
+        await look.wait()
+        return number in inside
 
     monkeypatch.setattr(WebPush, "leads_inside", slow)
     async with rig(config=HERE) as server:
@@ -229,6 +234,13 @@ async def test_the_newest_request_counts_whatever_the_look_at_an_older_one_takes
         looks[3].set()
         assert [type(await each) for each in last] == [m.Done] * 2
         assert await kept() == ""
+        good, bad = named("/five"), named("/six")
+        await until(lambda: len(looks) == 6)
+        inside.append(5)
+        for look in (looks[5], looks[4]) if is_refused_first else (looks[4], looks[5]):
+            look.set()
+        assert isinstance(await good, m.Done) and isinstance(await bad, m.Failed)
+        assert "/five" in await kept()
         await client.close()
 
 

@@ -90,8 +90,8 @@ class Dispatch:
         """*came*: that device is here, or is no more. *check_push*: tells, later, whether it may be woken by that."""
         self._came = came
         self._check_push = check_push
-        self._newest_push: dict[QueueNumber, SetPush] = {}
-        """Of each device whose endpoint is being checked, the newest request."""
+        self._push_looks: dict[QueueNumber, list[object]] = {}
+        """Of each device whose endpoint is being checked, a token for each request, in the order in which they came."""
         self._origin = origin
         self._store = store
         self._mailboxes = mailboxes
@@ -363,9 +363,10 @@ class Dispatch:
 
     def _set_push(self, connection: Connection, command: SetPush) -> None:
         """Look where the endpoint leads before it is kept: a server shall not knock at its neighbours' doors. An older
-        request whose look takes longer than a newer one changes nothing. Source: WAK-01."""
+        request whose look takes longer than that of a newer one changes nothing, unless the newer one is refused.
+        Source: WAK-01."""
         self._limit("set push", connection)
-        queue, mailbox = connection.device.queue, connection.device.mailbox
+        queue, mailbox, look = connection.device.queue, connection.device.mailbox, object()
         row = PushRow(command.endpoint, command.key, command.secret) if command.endpoint else None
 
         def job(tables: Tables) -> None:
@@ -378,17 +379,20 @@ class Dispatch:
 
         def checked(error: WireError | None) -> None:
             connection.under_way -= 1
-            if self._newest_push.get(queue) is not command:
+            if look not in looks:  # a newer one is kept
                 connection.send(Done(command.request))
-                return
-            del self._newest_push[queue]
-            if error is not None:
+            elif error is not None:
+                looks.remove(look)
                 self._refuse(connection, command.request, error)
             else:
+                del looks[: looks.index(look) + 1]
                 self._write(connection, command.request, job, then)
+            if not looks:
+                self._push_looks.pop(queue, None)
 
         connection.under_way += 1
-        self._newest_push[queue] = command
+        looks = self._push_looks.setdefault(queue, [])
+        looks.append(look)
         if row is None:
             checked(None)
         else:

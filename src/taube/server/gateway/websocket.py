@@ -45,7 +45,9 @@ _WS_MAX_BYTES: Final = MAX_FRAME_BYTES + 1024
 class WebSocket(picows.WSListener):
     """One upgraded connection: the Channel of a Connection, writes joined by whoever calls `write`."""
 
-    __slots__ = ("_buffer_bytes", "_connection", "_handed", "_loop", "_partial", "_release", "_transport", "_write")
+    __slots__ = (
+        "_buffer_bytes", "_connection", "_handed", "_loop", "_partial", "_release", "_transport", "_write", "was_open",
+    )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, release: Callable[[], None]) -> None:
         self._loop = loop
@@ -56,11 +58,8 @@ class WebSocket(picows.WSListener):
         self._handed = 0
         self._partial: bytearray | None = None
         self._connection: Connection
-
-    @property
-    def was_open(self) -> bool:
+        self.was_open = False
         """Whether the upgrade went through."""
-        return self._transport is not None
 
     def serve(self, connection: Connection) -> None:
         self._connection = connection
@@ -74,6 +73,7 @@ class WebSocket(picows.WSListener):
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         self._transport = transport.underlying_transport
         self._write = self._transport.write
+        self.was_open = True
         self._connection.opened()
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
@@ -87,15 +87,21 @@ class WebSocket(picows.WSListener):
             self._rare_frame(frame)
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
-        self._write = None
+        """Let go of everything: a circle would stay until a full collection, which a server rarely makes."""
+        connection = self._connection
+        self._end()
+        self._transport = None
+        del self._connection
         self._release()
-        self._connection.lost()
+        connection.lost()
 
     def pause_writing(self) -> None:
-        self._connection.writing_paused()
+        if self._write is not None:
+            self._connection.writing_paused()
 
     def resume_writing(self) -> None:
-        self._connection.writing_resumed()
+        if self._write is not None:
+            self._connection.writing_resumed()
 
     def _rare_frame(self, frame: picows.WSFrame) -> None:
         kind = frame.msg_type
@@ -180,14 +186,18 @@ class WebSocket(picows.WSListener):
         """Say why, flush what is written, and close; a peer that does not read is cut off by the shutdown timeout."""
         if self._write is not None:
             self._write(b"\x88\x02" + code.to_bytes(2, "big"))
-            self._write = None
+            self._end()
             self._transport.close()
 
     def abort(self) -> None:
         """Close at once and forget what was not sent."""
-        self._write = None
+        self._end()
         if self._transport is not None:
             self._transport.abort()
+
+    def _end(self) -> None:
+        """Neither write nor put fragments together any more."""
+        self._write = self._partial = None
 
     def pause_reading(self) -> None:
         if self._write is not None:
