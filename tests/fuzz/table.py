@@ -165,8 +165,8 @@ TARGETS: Final[dict[str, Target]] = {
     "backups": Target(
         targets.backups,
         (
-            "server/backup.py#restore,finish,_prepare,_check_origin,_origin_in,_check_facts,_name",
-            "server/stores/sqlite.py#copy,examine,prepare,read_facts,transaction,join_log,_unusable,_not_ours,_check_version",
+            "server/backup.py#restore,finish,_prepare,_take,_check_origin,_origin_in,_check_facts,_name",
+            "server/stores/sqlite.py#examine,prepare,read_facts,transaction,join_log,_unusable,_not_ours,_check_version",
             "server/services/identity.py#damage,_fits,establish,_read,start_clock,push_key",
         ),
         (CUT, b"\xff\xff\xfe", b"SQLite format 3\x00", b"\x00\x00\x10", b"\xff\xff\xff", b"https://"),

@@ -5,11 +5,12 @@ server's keys. It is checked before it gets its name, and never takes the place 
 where SQLite does not look, stands the SHA-256 of everything before; a fact in the database says that it has to be
 there, so that a backup that lost its end is not taken for one of a version that wrote none.
 
-A restore checks that before all else. It needs the folder for itself. It prepares the new database beside the old one,
-checks it, gives it a new generation (so that clients claim again the gates that the backup has forgotten), and takes
-over from the database that it replaces the address keys and the clock, if that can still be read. Naming it
-`taube.db.restored` is the moment of decision: from then on `finish` puts it in its place, at once, or at the next start
-if the machine stopped in between. What was there before is moved aside, never deleted.
+A restore needs the folder for itself. It copies the backup beside the old database, byte for byte and without what
+lies beside the backup, and checks by the digest what it has copied; from then on it looks at nothing else. It gives
+the copy a new generation (so that clients claim again the gates that the backup has forgotten), and takes over from
+the database that it replaces the address keys and the clock, if that can still be read. Naming it `taube.db.restored`
+is the moment of decision: from then on `finish` puts it in its place, at once, or at the next start if the machine
+stopped in between. What was there before is moved aside, never deleted.
 
 Source: docs/operating.md, "Backup and restore"; docs/protocol/delivery.md, GAT-05.
 """
@@ -21,7 +22,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from taube.exits import EX_CANTCREAT, EX_DATAERR, EX_IOERR, EX_NOINPUT
 from taube.server import folder
@@ -71,18 +72,17 @@ def make(data: Path, file: Path) -> int:
 def restore(data: Path, file: Path) -> Restored:
     """Make *data* what the backup *file* holds.
 
-    Raises OperatorError, and has then changed nothing: if a server runs on *data*, if *file* is no sound backup, if it
-    is one of another server than *data*.
+    Raises OperatorError, and has then changed nothing that was there: if a server runs on *data*, if *file* is no sound
+    backup, if it is one of another server than *data*.
     """
     if not file.is_file():
         raise OperatorError(folder.no_file(file), EX_NOINPUT)
-    is_verified = _verify(file)
     folder.prepare(data)
     holding = folder.hold(data)
     try:
         _give(data / "lock", data)
         finish(data)
-        _prepare(data, file, is_verified=is_verified)
+        is_verified = _prepare(data, file)
         return Restored(finish(data), is_verified)
     finally:
         os.close(holding)
@@ -91,8 +91,11 @@ def restore(data: Path, file: Path) -> Restored:
 def finish(data: Path) -> Path | None:
     """Put a database that a restore has prepared in its place; gives where the old one went, None if there was none.
 
-    Does nothing if there is none prepared. Whoever calls it holds the folder.
+    If none is prepared, it only removes what a restore left that was killed. Whoever calls it holds the folder.
     """
+    for left in data.glob(f".{RESTORED}.*"):
+        with suppress(OSError):
+            left.unlink()
     restored = data / RESTORED
     if not restored.exists():
         return None
@@ -110,34 +113,48 @@ def finish(data: Path) -> Path | None:
 
 
 def _add_digest(draft: Path) -> None:
-    with draft.open("r+b") as file:
-        digest = _digest(file, draft.stat().st_size)
-        file.write(_DIGEST_HEAD + digest + b"\n")
+    with draft.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with draft.open("ab") as file:
+        file.write(_DIGEST_HEAD + digest.encode() + b"\n")
 
 
-def _verify(file: Path) -> bool:
-    """Whether *file* ends with its digest, and is what it says; False if there is none. Raises OperatorError."""
-    try:
-        with file.open("rb") as backup:
-            size = max(0, file.stat().st_size - _DIGEST_BYTES)
-            digest = _digest(backup, size)
-            end = backup.read()
-    except OSError as error:
-        raise OperatorError(f"{file} cannot be read ({(error.strerror or '').lower()}).", EX_NOINPUT) from error
-    if not end.startswith(_DIGEST_HEAD):
-        return False
-    if end != _DIGEST_HEAD + digest + b"\n":
+def _take(file: Path, draft: Path) -> bool:
+    """Copy *file* into *draft*, all but its digest; whether it has one. Raises OperatorError if that is of another."""
+    digest, end = hashlib.sha256(), b""
+    with draft.open("wb") as copy:
+        for part in _parts(file):
+            end += part
+            body, end = end[:-_DIGEST_BYTES], end[-_DIGEST_BYTES:]
+            digest.update(body)
+            copy.write(body)
+        if not end.startswith(_DIGEST_HEAD):
+            copy.write(end)
+            return False
+    if end != _DIGEST_HEAD + digest.hexdigest().encode() + b"\n":
         raise _not_as_made(file)
     return True
 
 
-def _digest(file: BinaryIO, size: int) -> bytes:
-    """The SHA-256 of the first *size* bytes, in hexadecimal; *file* stands behind them afterwards."""
-    digest = hashlib.sha256()
-    while size and (part := file.read(min(size, _CHUNK))):
-        digest.update(part)
-        size -= len(part)
-    return digest.hexdigest().encode()
+def _parts(file: Path) -> Iterator[bytes]:
+    """What is in *file*, piece by piece. Raises OperatorError."""
+    try:
+        with file.open("rb") as backup:
+            while part := backup.read(_CHUNK):
+                yield part
+    except OSError as error:
+        raise OperatorError(f"{file} cannot be read ({(error.strerror or '').lower()}).", EX_NOINPUT) from error
+
+
+def _check_alone(file: Path) -> None:
+    """Raises OperatorError if a log lies beside *file*, which nothing says whether it belongs to it."""
+    for log in (file.with_name(f"{file.name}{ending}") for ending in sqlite.LOGS):
+        if log.exists() and log.stat().st_size:
+            raise OperatorError(
+                f"Nothing was restored. {log} lies beside {file}, and a backup is one file: if both are a copy of a"
+                " server's, name their folder with --data and make a backup of it; if not, move it away.",
+                EX_DATAERR,
+            )
 
 
 def _not_as_made(file: Path) -> OperatorError:
@@ -148,16 +165,19 @@ def _not_as_made(file: Path) -> OperatorError:
     )
 
 
-def _prepare(data: Path, file: Path, *, is_verified: bool) -> None:
-    """Everything of a restore that can fail: afterwards `taube.db.restored` is whole and durable."""
-    for left in data.glob(f".{RESTORED}.*"):  # of a restore that was killed
-        left.unlink()
+def _prepare(data: Path, file: Path) -> bool:
+    """Everything of a restore that can fail: afterwards `taube.db.restored` is whole and durable.
+
+    Gives whether *file* carried its digest. Raises OperatorError.
+    """
     handle, name = tempfile.mkstemp(prefix=f".{RESTORED}.", dir=data)
     os.close(handle)
     draft = Path(name)
     try:
         _give(draft, data)
-        sqlite.copy(file, draft)
+        is_verified = _take(file, draft)
+        if not is_verified:
+            _check_alone(file)
         sqlite.examine(draft)
         _check_facts(draft)
         if sqlite.read_facts(draft).get(DIGEST) and not is_verified:
@@ -177,6 +197,7 @@ def _prepare(data: Path, file: Path, *, is_verified: bool) -> None:
         _sync(draft)
         draft.replace(data / RESTORED)
         _sync(data)
+        return is_verified
     except StoreUnusable as error:
         raise OperatorError(f"Nothing was restored. {_name(str(error), draft, file)}", EX_DATAERR) from error
     except OSError as error:

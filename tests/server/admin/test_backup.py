@@ -211,6 +211,80 @@ def test_a_backup_without_a_digest_is_restored_and_it_is_said_that_it_was_not_ch
     assert told not in capsys.readouterr().err
 
 
+def log_of_another(file: Path, folder_of: Path, mode: str) -> Path:
+    """Beside *file*, as if it had lain there by that name: the log of a server whose gate holds *other*."""
+    folder_of.mkdir()
+    other = folder_of / file.name
+    other.write_bytes(file.read_bytes())
+    writing = apsw.Connection(os.fspath(other))
+    writing.pragma("journal_mode", mode)
+    writing.execute("UPDATE gate SET value = 'other'")
+    if mode == "delete":  # such a log says what was there before
+        writing.execute("BEGIN; UPDATE gate SET value = 'later'")
+        writing.cache_flush()
+    [log] = [path for path in folder_of.iterdir() if path.name.endswith(("-wal", "-journal"))]
+    beside = file.with_name(log.name)
+    beside.write_bytes(log.read_bytes())
+    writing.close()
+    return beside
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_log_beside_a_backup_is_no_part_of_what_is_restored(tmp_path: Path, mode: str) -> None:
+    data, file = a_server(tmp_path / "data"), tmp_path / "copied" / backup.DATABASE
+    file.parent.mkdir()
+    backup.make(data, file)
+    whole, beside = file.read_bytes(), log_of_another(file, tmp_path / "other", mode)
+    log = beside.read_bytes()
+    assert log
+    assert backup.restore(tmp_path / "new", file).is_verified
+    assert gate(tmp_path / "new") == b"v"
+    assert (file.read_bytes(), beside.read_bytes()) == (whole, log)
+    assert gate_as_sqlite_reads(file) == "other"
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_log_beside_a_backup_without_a_digest_is_told_before_anything_is_touched(tmp_path: Path, mode: str) -> None:
+    """It may be a part of it: a copy of a server's files, or one of an older version's backup."""
+    data, file = a_server(tmp_path / "data"), tmp_path / "copied"
+    beside = log_of_another(without_digest(data, file), tmp_path / "other", mode)
+    with pytest.raises(OperatorError, match=rf"Nothing was restored. {beside} lies beside") as refused:
+        backup.restore(tmp_path / "new", file)
+    assert refused.value.exit_code == 65
+    assert {path.name for path in (tmp_path / "new").iterdir()} <= {"lock"}
+    beside.write_bytes(b"")
+    assert backup.restore(tmp_path / "new", file) == (None, False)
+
+
+def gate_as_sqlite_reads(file: Path) -> str:
+    reading = apsw.Connection(os.fspath(file))
+    try:
+        return str(reading.execute("SELECT value FROM gate").fetchone()[0])
+    finally:
+        reading.close()
+
+
+def test_what_is_restored_is_what_was_checked_whatever_becomes_of_the_file_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, file = a_server(tmp_path / "data", b"a value that somebody claimed"), tmp_path / "taube.backup"
+    backup.make(data, file)
+    whole = file.read_bytes()
+    hold, examine = folder.hold, backup.sqlite.examine
+
+    def spoil() -> None:
+        file.write_bytes(whole.replace(b"a value that", b"a value This"))
+
+    monkeypatch.setattr(folder, "hold", lambda path: (spoil(), hold(path))[1])
+    with pytest.raises(OperatorError, match="is damaged"):
+        backup.restore(tmp_path / "new", file)
+    file.write_bytes(whole)
+    monkeypatch.setattr(folder, "hold", hold)
+    monkeypatch.setattr(backup.sqlite, "examine", lambda path: (spoil(), examine(path))[1])
+    assert backup.restore(tmp_path / "new", file).is_verified
+    assert gate(tmp_path / "new") == b"a value that somebody claimed"
+
+
 async def test_a_backup_is_made_while_the_server_runs_and_a_restore_is_refused(rig, tmp_path) -> None:
     async with rig() as server:
         data, file = server.folder / "data", tmp_path / "taube.backup"
@@ -265,13 +339,26 @@ async def test_a_restore_that_was_interrupted_is_finished_by_the_next_start(rig,
     await server.start()
     await server.stop()
     backup.make(data, file)
-    backup._prepare(data, file, is_verified=True)  # and the machine stops here
+    assert backup._prepare(data, file)  # and the machine stops here
     generation = read_facts(data / backup.RESTORED)[identity.GENERATION]
     await server.start()
     assert server.server._generation == generation
     assert any("interrupted" in event.get("reason", "") for event in server.events())
     await server.stop()
     assert len(list(data.glob("replaced-*/taube.db"))) == 1
+
+
+async def test_what_a_restore_that_was_killed_left_is_removed_by_the_next_start(rig) -> None:
+    server = rig()
+    data = server.folder / "data"
+    await server.start()
+    await server.stop()
+    for name in ("abc", "abc-wal", "abc-shm", "abc-journal"):
+        (data / f".{backup.RESTORED}.{name}").write_bytes(b"keys")
+    await server.start()
+    assert not list(data.glob(f".{backup.RESTORED}*"))
+    assert not any("interrupted" in event.get("reason", "") for event in server.events())
+    await server.stop()
 
 
 @spec("DEL-03")

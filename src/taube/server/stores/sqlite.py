@@ -133,6 +133,9 @@ def _padded(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 # ---------------------------------------------------------------- opening
 
+LOGS: Final = ("-wal", "-journal")
+"""Behind a file's name: what SQLite reads together with it."""
+
 
 def open_connection(path: Path, settings: SqliteSettings) -> apsw.Connection:
     """A connection with our settings. Raises StoreUnusable; changes nothing in a file that is not ours."""
@@ -194,7 +197,7 @@ def prepare(path: Path, settings: SqliteSettings) -> None:
 def is_cut_off(path: Path) -> bool:
     """Whether a file without a log is shorter than its own head says. SQLite takes a piece of a page for nothing, or
     fills it with zeros; with a log, what is missing may lie there."""
-    logs = (path.with_name(f"{path.name}{ending}") for ending in ("-wal", "-journal"))
+    logs = (path.with_name(f"{path.name}{ending}") for ending in LOGS)
     if any(log.exists() and log.stat().st_size for log in logs):
         return False
     with path.open("rb") as file:
