@@ -77,7 +77,7 @@ function Photo({ message, conversation, stranger, onOpen }: Props) {
   }, [online]);
   if (!media) return null;
   if (blob.value && (broken.value || !blob.value.type.startsWith("image/"))) {
-    const why = t("error.file_not_a_picture");
+    const why = t("message.notPicture");
     return <FileCard message={message} conversation={conversation} stranger={stranger} why={why} />;
   }
   const known = media.width > 0 && media.height > 0;

@@ -121,14 +121,15 @@ export function ProfileForm({
   const written = useSignal(name);
   const chosen = useSignal<Blob | null>(photo);
   const problem = useSignal("");
+  const photoProblem = useSignal("");
   const url = useObjectUrl(chosen.value);
   const take = async (file: File | undefined) => {
     if (!file) return;
+    photoProblem.value = "";
     try {
       chosen.value = await platform.portrait(file);
-      problem.value = "";
     } catch (error) {
-      problem.value = sentence(failureOf(error));
+      photoProblem.value = sentence(failureOf(error));
     }
   };
   return (
@@ -150,12 +151,15 @@ export function ProfileForm({
           class="sr-only"
           type="file"
           accept="image/*"
+          aria-invalid={photoProblem.value !== ""}
+          aria-describedby={photoProblem.value ? `${id}-photo-problem` : undefined}
           onChange={(event) => {
             take(event.currentTarget.files?.[0]);
             event.currentTarget.value = "";
           }}
         />
       </label>
+      {photoProblem.value && <Problem id={`${id}-photo-problem`} text={photoProblem.value} />}
       {chosen.value && (
         <button type="button" class="link-button" onClick={() => (chosen.value = null)}>
           {t("profile.noPhoto")}

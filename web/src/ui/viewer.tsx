@@ -38,7 +38,7 @@ export function Viewer({
     conversation.media(message).then(
       (got) => {
         if (got.type.startsWith("image/")) blob.value = got;
-        else problem.value = t("error.file_not_a_picture");
+        else problem.value = t("message.notPicture");
       },
       (error) => (problem.value = sentence(failureOf(error))),
     );
@@ -129,7 +129,7 @@ export function Viewer({
               src={url}
               alt={message.text || t("message.photo")}
               draggable={false}
-              onError={() => (problem.value = t("error.file_not_a_picture"))}
+              onError={() => (problem.value = t("message.notPicture"))}
             />
           )}
         </div>

@@ -640,6 +640,31 @@ test("what was refused stands in sight, above what was tapped", async () => {
   await context.close();
 });
 
+test("a file that is no photo is refused at the photo, with what to choose, and the name is not marked", async () => {
+  const context = await browser.newContext({ ...PHONE, viewport: { width: 360, height: 640 } });
+  const page = await context.newPage();
+  await visit(page, "phase=none", "");
+  await toName(page);
+  const [name, photo] = [page.getByRole("textbox", { name: "Your name" }), page.locator("input[type=file]")];
+  const notes = Buffer.from("# Notes\n");
+  for (const buffer of [notes, Buffer.from([0xff, 0xd8, 0xff, 0xe0, 1, 2, 3]), Buffer.alloc(0)]) {
+    await photo.setInputFiles({ name: "photo.jpg", mimeType: "image/jpeg", buffer });
+    await hint(page, /Choose a photo, such as a JPEG or PNG\.$/);
+    expect(await photo.getAttribute("aria-invalid")).toBe("true");
+    expect(await name.getAttribute("aria-invalid")).toBe("false");
+    await photo.setInputFiles(PICTURE);
+    await page.getByRole("alert").waitFor({ state: "detached" });
+  }
+  await photo.setInputFiles({ name: "README.md", mimeType: "text/markdown", buffer: notes });
+  await click(page, "Start");
+  expect(await name.getAttribute("aria-invalid")).toBe("true");
+  const alerts = page.getByRole("alert");
+  await expect.poll(() => alerts.count()).toBe(2);
+  const [first, second] = [await alerts.first().boundingBox(), await name.boundingBox()];
+  expect(first?.y).toBeLessThan(second?.y ?? 0);
+  await context.close();
+});
+
 test("what the server knows is told in words, the values behind a tap, and only once it has answered", async () => {
   const context = await browser.newContext({ ...PHONE, viewport: { width: 360, height: 640 } });
   const page = await context.newPage();

@@ -330,7 +330,7 @@ test("a file is shown as a picture only if it is one, and one that would fill th
 
   for (const caption of ["a drawing", "a page", "a bomb"]) {
     const row = await reach(ada, `Photo: ${caption}`);
-    await shown(row.getByText("That is no picture that this device can show."));
+    await shown(row.getByText("This is not a picture that this device can show."));
     expect(await row.locator("img").count()).toBe(0);
   }
   await reach(ada, "Photo: a lie");
