@@ -121,7 +121,10 @@ export function AddScreen() {
           onSubmit={(event) => {
             event.preventDefault();
             if (info.value) add();
-            else field.current?.focus();
+            else {
+              if (!link.value.trim()) problem.value = t("link.empty");
+              field.current?.focus();
+            }
           }}
         >
           <button

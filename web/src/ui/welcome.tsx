@@ -32,6 +32,10 @@ export function WelcomeScreen() {
   };
   const open = async (text: string) => {
     const wanted = linkIn(text) || text.trim();
+    if (!wanted) {
+      problem.value = t("link.empty");
+      return;
+    }
     problem.value = "";
     busy.value = true;
     try {

@@ -758,11 +758,16 @@ test("a link is found in the text that it was sent in", async () => {
   expect(await field.inputValue()).toBe("https://taube.example/c#x");
   await field.fill("Write to me on Taube: https://taube.example/c#xy.");
   await page.locator(".found-person").waitFor();
+  await field.fill(" ");
+  await field.press("Enter");
+  await hint(page, /^Paste the link first\.$/);
   await visit(page, "phase=none", "");
   await toLink(page);
+  await click(page, "Continue");
+  await hint(page, /^Paste the link first\.$/);
   await field.fill("hello");
   await click(page, "Continue");
-  await hint(page, /^That is no link of Taube\. It looks like \S+\/i#… – copy all of it\.$/);
+  await hint(page, /^That is not a Taube link\. It looks like \S+\/i#… – copy all of it\.$/);
   await paste("Come to Taube: https://taube.example/i#secret, it is quiet.");
   await page.getByRole("heading", { name: "You are invited" }).waitFor();
   await context.close();

@@ -38,14 +38,14 @@ test("an invitation that does not work says why, in one sentence", async () => {
   }
   await user.page.goto(stage.server.origin + pathOf(fresh.slice(0, -4)));
   await shown(user.heading("Open your invitation"));
-  await user.see(/^That is no link of Taube\./);
+  await user.see(/^That is not a Taube link\./);
   const link = user.field("Or paste the invitation link");
   await link.fill(fresh.replace(stage.server.origin, "https://elsewhere.example"));
   await user.button("Continue").click();
   await user.see(/^This invitation is for \S*elsewhere\.example\S*\. Open the link itself/);
   await link.fill("hello");
   await user.button("Continue").click();
-  await user.see(/^That is no link of Taube\./);
+  await user.see(/^That is not a Taube link\./);
   await link.fill(fresh);
   await user.button("Continue").click();
   await user.join("Late");

@@ -388,7 +388,7 @@ test("a contact link from elsewhere, altered, cut off, or one's own is refused i
     return `${before}#${other.toString("base64url")}`;
   };
   const gone = "This link does not work any more. Ask the person for a new one.";
-  const none = /^That is no link of Taube\./;
+  const none = /^That is not a Taube link\./;
   const refused: [string, string | RegExp][] = [
     [own, "That is your own link. Give it to others, so that they can write to you."],
     [`https://elsewhere.example/c#${secret}`, /^That is a link of .*elsewhere\.example/],
