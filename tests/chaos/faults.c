@@ -1,4 +1,5 @@
-/* Stands between a server and the kernel (LD_PRELOAD), to let disks and clocks fail as a test decides.
+/* Stands between a server and the kernel (LD_PRELOAD), to let disks, clocks and look-ups of hosts fail as a test
+ * decides.
  *
  *   CHAOS_CONTROL   a file that holds `struct control`; the test changes it while the server runs
  *   CHAOS_FOLDER    only files below this folder are touched
@@ -11,6 +12,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -31,6 +33,8 @@ struct control {
     volatile int32_t read_error; /* errno of every read, 0: none */
     volatile int32_t hold_sync;  /* syncs wait */
     volatile int32_t held;       /* how many wait */
+    volatile int32_t hold_names; /* look-ups of hosts wait, and fail then */
+    volatile int32_t names_held; /* how many wait */
 };
 
 struct record { char op; char pad[3]; int32_t file; int64_t a; int64_t b; };
@@ -54,7 +58,7 @@ static void *real(const char *name, void **kept) {
 #define KEEP(name) static void *real_##name
 KEEP(open); KEEP(open64); KEEP(openat); KEEP(openat64); KEEP(close); KEEP(write); KEEP(pwrite); KEEP(pwrite64);
 KEEP(pread); KEEP(pread64); KEEP(read); KEEP(ftruncate); KEEP(ftruncate64); KEEP(fsync); KEEP(fdatasync);
-KEEP(clock_gettime); KEEP(gettimeofday); KEEP(time);
+KEEP(clock_gettime); KEEP(gettimeofday); KEEP(time); KEEP(getaddrinfo);
 
 __attribute__((constructor)) static void start(void) {
     const char *path = getenv("CHAOS_CONTROL");
@@ -214,6 +218,14 @@ static int sync_file(int fd, long number) {
 }
 int fsync(int fd) { return watched(fd) ? sync_file(fd, SYS_fsync) : REAL(fsync)(fd); }
 int fdatasync(int fd) { return watched(fd) ? sync_file(fd, SYS_fdatasync) : REAL(fdatasync)(fd); }
+
+int getaddrinfo(const char *host, const char *port, const struct addrinfo *wanted, struct addrinfo **found) {
+    if (!control->hold_names) return REAL(getaddrinfo)(host, port, wanted, found);
+    __atomic_add_fetch(&control->names_held, 1, __ATOMIC_SEQ_CST);
+    while (control->hold_names) usleep(500);
+    __atomic_sub_fetch(&control->names_held, 1, __ATOMIC_SEQ_CST);
+    return EAI_AGAIN;
+}
 
 int clock_gettime(clockid_t clock, struct timespec *t) {
     int failed = REAL(clock_gettime)(clock, t);

@@ -1,4 +1,4 @@
-"""A server's disk and clock, to break them: what faults.c does, driven from Python.
+"""A server's disk, clock and name service, to break them: what faults.c does, driven from Python.
 
     machine = Machine(folder)            builds the library (needs a C compiler: `Machine.possible()`)
     machine.prepare(data, record=True)   before a start: remembers the disk as it is, gives the environment
@@ -39,7 +39,7 @@ class Record(NamedTuple):
 
 
 class Machine:
-    """The disk below one data folder, and the clock, of one server."""
+    """The disk below one data folder, the clock and the name service of one server."""
 
     FIELDS: ClassVar = {
         "clock_s": ("<q", 0),
@@ -49,8 +49,11 @@ class Machine:
         "read_error": ("<i", 20),
         "hold_sync": ("<i", 24),
         "held": ("<i", 28),
+        "hold_names": ("<i", 32),
+        "names_held": ("<i", 36),
     }
-    """Clock offset in seconds; files cannot grow; errno of writes, syncs, reads; syncs wait; how many wait."""
+    """Clock offset in seconds; files cannot grow; errno of writes, syncs, reads; syncs wait; how many wait; look-ups of
+    hosts wait, and fail then; how many wait."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +91,7 @@ class Machine:
 
     def heal(self) -> None:
         """No fault any more; the clock is right."""
-        for name in ("full", "write_error", "sync_error", "read_error", "hold_sync", "clock_s"):
+        for name in ("full", "write_error", "sync_error", "read_error", "hold_sync", "hold_names", "clock_s"):
             setattr(self, name, 0)
 
     @property
