@@ -239,7 +239,7 @@ ABOVE = {"connect": "closed", "junk": "closed", "wake": "not woken, and nobody i
 
 def fixed_limits() -> list[tuple[str, str, str, str]]:
     """What the protocol fixes, with its value from the code."""
-    from taube.server.ops import waking
+    from taube.server.providers import web_push
     from taube.server.services import accounts, addresses, blobs, gates, identity, keys, mailboxes, push, registration
 
     return [
@@ -260,7 +260,7 @@ def fixed_limits() -> list[tuple[str, str, str, str]]:
         ("gate", "gate", f"{gates.GATE_DAYS} days", "forgotten"),
         ("key package", "device", f"the beginning of the month in which {keys.PACKAGE_DAYS} days end", "deleted"),
         ("upload without new bytes", "blob", f"{blobs.UNFINISHED_DAYS} days", "deleted"),
-        ("push endpoints looked at", "everyone", f"{waking.CHECKS:,}", "`busy`"),
+        ("push endpoints looked at", "everyone", f"{web_push.LOOKS:,}", "kept; the push looks"),
         ("pushes under way", "host", f"1/{push.HOST_SHARE} of `push.at_once`", "the rest waits for its turn"),
         ("expired invitation", "invitation", f"{registration.TOLD_DAYS} days", "forgotten"),
         ("retired address key", "server", f"{identity.RETIRED_DAYS} days", "its addresses end"),

@@ -5,6 +5,7 @@ import base64
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from taube.server.config import DrainConfig
 from taube.testing import free_port, make_certificate
 from taube.wire import messages as m
 from tests.chaos.faults import Machine
+from tests.server.providers.push_service import Browser
 from tests.server.rawclient import Person, RawClient
 from tests.spec import spec
 
@@ -62,6 +64,15 @@ def end(server: subprocess.Popen[str], number: int = signal.SIGTERM) -> str:
     return errors
 
 
+async def registered(data: Path, url: str) -> tuple[RawClient, Person]:
+    """Someone with an account, and their device's connection."""
+    person, secret = Person(), base64.urlsafe_b64decode(admin.invite(data).rpartition("#")[2] + "==")
+    client = await RawClient.connect(url)
+    assert isinstance(await client.register(person, secret), m.Done)
+    await client.log_in(person)
+    return client, person
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_server_with_exit_code_0(tmp_path, number):
     with process(tmp_path, "--listen", "127.0.0.1:0") as (server, _):
@@ -100,10 +111,7 @@ def test_a_renewed_certificate_is_taken_without_a_restart_and_a_bad_one_is_not(t
 @pytest.mark.skipif(not Machine.possible(), reason="needs Linux and a C compiler")
 def test_a_signal_ends_the_server_also_while_its_disk_hangs_and_loses_nothing_that_was_kept(tmp_path):
     async def before(url: str) -> Person:
-        person, secret = Person(), base64.urlsafe_b64decode(admin.invite(tmp_path / "data").rpartition("#")[2] + "==")
-        client = await RawClient.connect(url)
-        assert isinstance(await client.register(person, secret), m.Done)
-        await client.log_in(person)
+        client, person = await registered(tmp_path / "data", url)
         [minted] = await client.mint()
         await client.close()
         sender = await RawClient.connect(url)
@@ -135,6 +143,49 @@ def test_a_signal_ends_the_server_also_while_its_disk_hangs_and_loses_nothing_th
     assert "Traceback" not in errors and errors.count("did not finish in time") == 1
     with process(tmp_path / "data", "--listen", url.removeprefix("http://")) as (_, again):
         asyncio.run(after(again, person))
+
+
+def test_a_signal_ends_the_server_also_while_a_push_service_never_answers(tmp_path):
+    async def pushes(url: str) -> None:
+        client, _ = await registered(tmp_path / "data", url)
+        [minted] = await client.mint()
+        browser, endpoint = Browser(), f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        assert isinstance(await client.call(lambda n: m.SetPush(n, endpoint, browser.public, browser.secret)), m.Done)
+        await client.close()
+        sender = await RawClient.connect(url)
+        await sender.send([minted.address], b"urgent", m.FLAG_URGENT)
+        await sender.close()
+
+    (tmp_path / "c.toml").write_text("[push]\nallow_private = 1\ntimeout_s = 300\n")
+    options = ("--listen", "127.0.0.1:0", "--config", str(tmp_path / "c.toml"))
+    with socket.create_server(("127.0.0.1", 0)) as silent, process(tmp_path / "data", *options) as (server, url):
+        asyncio.run(pushes(url))
+        silent.settimeout(30)
+        with silent.accept()[0] as push:
+            push.settimeout(30)
+            assert push.recv(4) == b"POST"
+            assert "Traceback" not in end(server)
+
+
+@pytest.mark.skipif(not Machine.possible(), reason="needs Linux and a C compiler")
+def test_a_signal_ends_the_server_also_while_hosts_are_looked_up(tmp_path):
+    async def asks(url: str) -> None:
+        client, _ = await registered(tmp_path / "data", url)
+        browser = Browser()
+        machine.hold_names = 1
+        for number in range(3):
+            endpoint = f"https://{number}.example.org/"
+            client.post(lambda n, to=endpoint: m.SetPush(n, to, browser.public, browser.secret))
+        async with asyncio.timeout(30):
+            while machine.names_held < 3:
+                await asyncio.sleep(0.01)
+        await client.close()
+
+    machine = Machine(tmp_path / "machine")
+    environment = machine.prepare(tmp_path / "data")
+    with process(tmp_path / "data", "--listen", "127.0.0.1:0", **environment) as (server, url):
+        asyncio.run(asks(url))
+        assert "Traceback" not in end(server)
 
 
 def test_supervisors_wait_longer_than_a_server_takes_to_end():

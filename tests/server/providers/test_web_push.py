@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from taube.server import secrets
 from taube.server.ports import PushRow
 from taube.server.providers import web_push
-from taube.server.providers.web_push import CONTENT, WebPush
+from taube.server.providers.web_push import CONTENT, LOOKS, WebPush
 from taube.server.services.push import Answer, PushSettings
 from taube.wire.errors import WireError
 from tests.server.providers.push_service import Browser, PushService
@@ -200,6 +200,78 @@ async def test_a_look_up_that_hangs_holds_no_push_beyond_its_time_and_few_thread
     async with asyncio.timeout(30):
         while await push.push(at("g")) != (Answer.REFUSED, 0.0):
             await asyncio.sleep(0.02)
+    push.close()
+
+
+@spec("WAK-03")
+async def test_slow_name_servers_hold_up_few_threads_and_nobody_elses_endpoint_nor_push(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, asked = threading.Event(), []
+
+    def hangs(host: str, *_: object, **__: object) -> list[Any]:
+        asked.append(host)
+        if host.startswith("slow"):
+            answers.wait(60)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))]
+
+    def at(host: str) -> PushRow:
+        return PushRow(f"https://{host}.example.org/", browser.public, browser.secret)
+
+    monkeypatch.setattr(web_push.socket, "getaddrinfo", hangs)
+    push = make(allow_private=0, timeout_s=0.2)
+    try:
+        async with asyncio.timeout(30):
+            for _ in range(2):
+                slow = [push.leads_inside(at(f"slow{number}")) for number in range(LOOKS)]
+                assert not any(await asyncio.gather(*slow))
+                assert not await push.leads_inside(at("other")), "nobody waits for what others look up"
+            while len(asked) < LOOKS:
+                await asyncio.sleep(0.01)
+            assert sorted(asked) == sorted(f"slow{number}.example.org" for number in range(LOOKS))
+            while await push.push(at("another")) != (Answer.REFUSED, 0.0):
+                await asyncio.sleep(0.01)
+    finally:
+        answers.set()
+    async with asyncio.timeout(30):
+        while not await push.leads_inside(at("other")):
+            await asyncio.sleep(0.02)
+    push.close()
+
+
+@spec("WAK-03")
+async def test_as_many_as_wait_for_a_look_up_make_nobody_else_wait_and_let_no_wrong_endpoint_in(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, asked = threading.Event(), []
+
+    def hangs(host: str, *_: object, **__: object) -> list[Any]:
+        asked.append(host)
+        answers.wait(60)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))]
+
+    def at(host: str) -> PushRow:
+        return PushRow(f"https://{host}/", browser.public, browser.secret)
+
+    monkeypatch.setattr(web_push.socket, "getaddrinfo", hangs)
+    push = make(allow_private=0, timeout_s=60.0)
+    waiting = [asyncio.ensure_future(push.leads_inside(at("slow.example.org"))) for _ in range(LOOKS)]
+    try:
+        async with asyncio.timeout(30):
+            while not asked:
+                await asyncio.sleep(0.01)
+            waiting[0].cancel()
+            await asyncio.wait(waiting[:1])
+            waiting[0] = asyncio.ensure_future(push.leads_inside(at("slow.example.org")))
+            await asyncio.sleep(0)
+            assert not await push.leads_inside(at("push.example.org"))
+            with pytest.raises(WireError):
+                await push.leads_inside(at("10.0.0.1"))
+        assert asked == ["slow.example.org"]
+    finally:
+        answers.set()
+    async with asyncio.timeout(30):
+        assert all(await asyncio.gather(*waiting)), "who stops waiting ends no look-up of others"
     push.close()
 
 

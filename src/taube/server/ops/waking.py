@@ -12,7 +12,7 @@ from taube.server.ops.observe import Metric
 from taube.server.ops.workers import written
 from taube.server.ports import MailboxId, Metrics, PushRow, QueueNumber, Tables, TableStore
 from taube.server.services.push import Answer, Wakeups, host_of
-from taube.wire.errors import BUSY, INTERNAL, PUSH_REFUSED, WireError
+from taube.wire.errors import INTERNAL, PUSH_REFUSED, WireError
 
 METRICS: Final = (
     Metric(
@@ -26,8 +26,6 @@ METRICS: Final = (
 )
 """What the waking reports."""
 
-CHECKS: Final = 64
-"""Endpoints that are looked up at once."""
 SWEEP_S: Final = 60.0
 """At the latest after so long the loop looks again."""
 
@@ -48,8 +46,9 @@ class Waking:
         metrics: Metrics,
         bug: Callable[[BaseException], None],
     ) -> None:
-        """*waits*: whether something still waits for that device. *ended*: its mailbox has no endpoint any more. *bug*
-        is told of errors that nobody foresaw: they end one push, and no other."""
+        """*leads_inside* bounds how many wait for it. *waits*: whether something still waits for that device. *ended*:
+        its mailbox has no endpoint any more. *bug* is told of errors that nobody foresaw: they end one push, and no
+        other."""
         self._wakeups = wakeups
         self._store = store
         self._push = push
@@ -69,10 +68,7 @@ class Waking:
         self._news.set()
 
     def check(self, row: PushRow, done: Callable[[WireError | None], None]) -> None:
-        """Tell *done*, later, whether a device may be woken by *row*: None, PUSH_REFUSED, BUSY or INTERNAL."""
-        if len(self._checks) >= CHECKS:
-            done(WireError(BUSY, retry_after_ms=1_000))
-            return
+        """Tell *done*, later, whether a device may be woken by *row*: None, PUSH_REFUSED or INTERNAL."""
         task = asyncio.get_running_loop().create_task(self._check(row, done))
         self._checks.add(task)
         task.add_done_callback(self._checks.discard)

@@ -2,8 +2,9 @@
 
 What is sent is the same for everyone, encrypted to the browser, and says nothing: not who wrote, nor where. The host of
 an endpoint is looked up here and the address that was checked is the one connected to, so that a name cannot lead
-elsewhere a moment later. Anyone with an account may name a push service of their own: each push has one deadline and
-one bound of bytes for all that it does. The only importer of httpcore, which is loaded with the first push.
+elsewhere a moment later. Anyone with an account may name a push service of their own, and a name server: each push has
+one deadline and one bound of bytes for all that it does, and what nothing can end, a look-up above all, is in threads
+that hold up neither others nor the end of the process. The only importer of httpcore, loaded with the first push.
 
 It does not know devices or mailboxes. Source: docs/protocol/delivery.md, WAK-03 to WAK-06; RFC 8030, RFC 8292.
 """
@@ -14,11 +15,11 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from taube.server.ports import PushRow
@@ -38,6 +39,28 @@ TOKENS: Final = 64
 """Push services whose signed name is remembered."""
 MOST_ANSWER_BYTES: Final = 65_536
 """What is read of an answer, its head and what comes before it included."""
+LOOKS: Final = 64
+"""Endpoints that are given, and hosts of such that are looked up, at once."""
+
+T = TypeVar("T")
+
+
+def _begin(name: str, call: Callable[..., T], *arguments: Any) -> Future[T]:
+    """*call* in a thread of its own, which ends with the process at the latest: who waits for it can stop waiting.
+
+    The threads of an executor would be waited for when the process ends, whoever has given up on them.
+    """
+    outcome: Future[T] = Future()
+    outcome.set_running_or_notify_cancel()  # one who stops waiting shall not cancel it for the others
+
+    def run() -> None:
+        try:
+            outcome.set_result(call(*arguments))
+        except Exception as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return outcome
 
 
 class NotPublic(OSError):
@@ -70,38 +93,34 @@ class _Budget(threading.local):
 
 
 class _Names:
-    """Looks up hosts, *most* at once, each in a thread of its own: who asks can stop waiting, the look-up cannot."""
+    """Looks up hosts, *most* at once, each once for all who ask: they can stop waiting, the look-up cannot."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._under_way: dict[str, Future[list[str]]] = {}
         self._lock = threading.Lock()
 
-    def look_up(self, host: str, timeout_s: float) -> list[str]:
-        """The addresses of *host*. Raises OSError: it is not found, not in time, or too many others are looked up."""
+    def look_up(self, host: str) -> Future[list[str]]:
+        """The addresses of *host*, later, or OSError. Raises OSError: too many others are looked up."""
         with self._lock:
             found = self._under_way.get(host)
             if found is None:
                 if len(self._under_way) >= self._most:
                     raise OSError("too many hosts are looked up")
-                found = Future()
-                threading.Thread(target=self._ask, args=(host, found), name="look-up", daemon=True).start()
-                self._under_way[host] = found
-        return found.result(timeout_s)
+                found = self._under_way[host] = _begin("look-up", self._ask, host)
+            return found
 
-    def _ask(self, host: str, found: Future[list[str]]) -> None:
+    def _ask(self, host: str) -> list[str]:
         try:
             entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            found.set_result([str(entry[4][0]) for entry in entries])
-        except Exception as error:
-            found.set_exception(error)
+            return [str(entry[4][0]) for entry in entries]
         finally:
             with self._lock:
                 del self._under_way[host]
 
 
 class WebPush:
-    """The client of push services. `close` ends its threads."""
+    """The client of push services. Whoever calls `push` has `at_once` under way at most."""
 
     def __init__(
         self,
@@ -121,42 +140,43 @@ class WebPush:
         self._now_s = now_s
         self._tokens: dict[str, tuple[float, str]] = {}
         self._pool: httpcore.ConnectionPool | None = None
-        self._threads: ThreadPoolExecutor | None = None
         self._making = threading.Lock()
         self._budget = _Budget()
+        self._names = _Names(LOOKS)
+        self._looks = 0
 
     async def push(self, row: PushRow) -> tuple[Answer, float]:
         """Wake whoever subscribed with *row*: (what became of it, seconds to wait before trying again)."""
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._settings.at_once, "push")
         try:
             check_endpoint(row, bool(self._settings.allow_private))
             authorization = self._authorization(row.endpoint)
         except WireError:
             return Answer.REFUSED, 0.0
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._post, row, authorization)
+        return await asyncio.wrap_future(_begin("push", self._post, row, authorization))
 
     async def leads_inside(self, row: PushRow) -> bool:
-        """Whether the endpoint's host is known to lead into a private network now; a host that is not found does not.
+        """Whether the endpoint's host is known to lead into a private network now: one that is not found does not, nor
+        one that would be looked up or waited for beside `LOOKS` others. A push looks where it leads in any case.
 
         Raises PUSH_REFUSED for what can be seen to be wrong without asking.
         """
-        host, port = check_endpoint(row, bool(self._settings.allow_private))
-        if self._settings.allow_private:
+        host, _ = check_endpoint(row, bool(self._settings.allow_private))
+        if self._settings.allow_private or self._looks >= LOOKS:
             return False
+        self._looks += 1
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, TimeoutError):
+                addresses = await asyncio.wrap_future(self._names.look_up(host))
+        except OSError:
             return False
-        return not all(is_public(ip_address(entry[4][0])) for entry in found)
+        finally:
+            self._looks -= 1
+        return not all(is_public(ip_address(address)) for address in addresses)
 
     def close(self) -> None:
-        """End what is under way. Idempotent."""
+        """Close the connections. Idempotent."""
         if self._pool is not None:
             self._pool.close()
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _authorization(self, endpoint: str) -> str:
         """The signed name of this server for the endpoint's push service, made twice a day."""
@@ -255,7 +275,7 @@ def _make_pool(settings: PushSettings, budget: _Budget) -> "httpcore.ConnectionP
         ) -> httpcore.NetworkStream:
             if settings.allow_private:
                 return Bounded(super().connect_tcp(host, port, budget.left_s(), local_address, socket_options))
-            addresses = names.look_up(host, budget.left_s())
+            addresses = names.look_up(host).result(budget.left_s())
             if not all(is_public(ip_address(address)) for address in addresses):
                 raise NotPublic("a private address")
             failure: Exception = OSError("no address")
