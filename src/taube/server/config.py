@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 MOST: Final = 2**53
 """No setting is a larger number, but those in MOSTS."""
+MOST_S: Final = 2**31 - 1
+"""No time in seconds is longer: four of them together (`drain`) are just what a thread can wait."""
 LEAST_SPREAD_MS: Final = 200
 """How soon a client may be asked to come back to a server that goes."""
 MOSTS: Final = {
@@ -33,8 +35,10 @@ MOSTS: Final = {
     "drain.spread_ms": 3_600_000,
     "listener.frame_buffer_bytes": 2**20,
     "listener.head_bytes": 2**20,
+    "mailboxes.storage_retry_ms": 3_600_000,
     "push.at_once": 1_000,
     "push.allow_private": 1,
+    "push.tries": 1_000,
     "sqlite.busy_timeout_ms": 2**31 - 1,
     "sqlite.cache_kib": 2**31 - 1,
     "sqlite.checkpoint_pages": 2**31 - 1,
@@ -177,6 +181,11 @@ def _no_setting(name: str, path: Path) -> OperatorError:
     return OperatorError(f"{path}: there is no setting “{name}”{hint}", EX_CONFIG)
 
 
+def is_time(name: str) -> bool:
+    """Whether the setting *name* is a time in seconds; a rate is none."""
+    return name.endswith("_s") and not name.endswith("_per_s")
+
+
 def _number(value: object, default: int | float, name: str, path: Path) -> int | float:
     """*value* for the setting *name*, of the default's kind. Raises OperatorError if it is none, or out of bounds."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -188,7 +197,7 @@ def _number(value: object, default: int | float, name: str, path: Path) -> int |
     number = int(value) if isinstance(default, int) else float(value)
     if number == 0 and name not in MAY_BE_ZERO:
         raise OperatorError(f"{path}: “{name}” has to be more than 0, such as {default}.", EX_CONFIG)
-    least, most = LEASTS.get(name, 0), MOSTS.get(name, MOST)
+    least, most = LEASTS.get(name, 0), MOSTS.get(name, MOST_S if is_time(name) else MOST)
     if not least <= number <= most:
         raise OperatorError(f"{path}: “{name}” has to be between {least} and {most}, such as {default}.", EX_CONFIG)
     return number

@@ -1,13 +1,24 @@
 """The configuration file: what cannot be a setting is one sentence for the operator."""
 
 import dataclasses
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scripts import generate_docs
-from taube.server.config import LEASTS, MAY_BE_ZERO, MOSTS, OperatorError, ServerConfig, _number, read_config
+from taube.server.config import (
+    LEASTS,
+    MAY_BE_ZERO,
+    MOST_S,
+    MOSTS,
+    OperatorError,
+    ServerConfig,
+    _number,
+    is_time,
+    read_config,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +49,8 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path, content: bytes) -> No
         ("mailboxes.capacity_bytes", "1000"), ("listener.frame_buffer_bytes", "99_999_999"),
         ("connection.waiting_bytes", "9"),
         ("drain.spread_ms", "0"), ("drain.spread_ms", "199"),
+        ("sqlite.foreign_check_s", "1e10"), ("sqlite.foreign_check_s", str(2**53)), ("sqlite.delete_pause_s", "1e10"),
+        ("drain.flush_s", "1e10"), ("mailboxes.storage_retry_ms", str(2**53)), ("push.tries", "2000"),
     ],
 )  # fmt: skip
 def test_a_number_with_which_no_server_can_run_is_refused(tmp_path: Path, name: str, value: str) -> None:
@@ -122,6 +135,21 @@ def test_every_default_is_within_its_bounds(tmp_path: Path) -> None:
     known = {f"{name}{field.name}" for name, config in [("", ServerConfig()), *vars_of(ServerConfig())]
              for field in dataclasses.fields(config)}  # fmt: skip
     assert {*MOSTS, *LEASTS, *MAY_BE_ZERO} <= known
+
+
+def test_the_longest_times_are_ones_that_a_thread_can_wait(tmp_path: Path) -> None:
+    for name, config in vars_of(ServerConfig()):
+        for each in dataclasses.fields(config):
+            if is_time(each.name):
+                (tmp_path / "taube.toml").write_text(f"[{name[:-1]}]\n{each.name} = {MOST_S + 1}\n")
+                with pytest.raises(OperatorError, match="has to be between"):
+                    read_config(tmp_path / "taube.toml")
+    (tmp_path / "taube.toml").write_text(
+        f"[drain]\ngoodbye_s = {MOST_S}\nflush_s = {MOST_S}\n[sqlite]\nforeign_check_s = {MOST_S}\n"
+    )
+    longest = read_config(tmp_path / "taube.toml")
+    assert max(longest.drain.most_s, longest.sqlite.foreign_check_s) < threading.TIMEOUT_MAX
+    assert 2.0 ** MOSTS["push.tries"] > 0
 
 
 def test_of_every_setting_it_is_said_whether_it_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
