@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import uvloop
 
@@ -253,7 +252,7 @@ class Server:
         self.url = f"{'https' if tls else 'http'}://{name}:{port}"
         kept = folder.kept_origin(self._options.data)
         if self._options.url is not None:
-            self.origin = folder.check_origin(self._options.url)
+            self.origin = folder.check_origin(self._options.url, kept)
             if tls and self.origin.startswith("http://"):
                 raise OperatorError(
                     f"With --tls-cert and --tls-key the server speaks https only, and --url says {self.origin}: write"
@@ -270,7 +269,7 @@ class Server:
                 "Say with --url what name this server is reached by, such as https://example.org.", EX_USAGE
             )
         else:
-            self.origin = folder.check_origin(self.url)
+            self.origin = folder.check_origin(self.url, kept)
 
     async def _keep_name(self) -> None:
         """Keep the origin in the folder. Raises OperatorError if it would cut off those who have an account."""
@@ -288,11 +287,13 @@ class Server:
         folder.keep(options.data, "origin", self.origin)
 
     def _check_names(self, tls: ssl.SSLContext | None) -> None:
-        """Say so if clients will not take the certificate for that of the origin."""
-        host = urlsplit(self.origin).hostname or ""
-        if tls is None or self._options.tls_cert is None:
+        """Say so if clients will not find the origin, or not take the certificate for its."""
+        host = folder.host_of(self.origin)
+        if not host:
+            self.log.event("attention", level="warning", reason=folder.oddness(self.origin))
+        if not host or tls is None or self._options.tls_cert is None:
             return
-        with contextlib.suppress(ssl.SSLError):
+        with contextlib.suppress(OSError):
             if not certificate.names(tls, self._options.tls_cert, host):
                 sentence = f"The certificate does not name {host}: clients will refuse it. taube doctor tells more."
                 self.log.event("attention", level="warning", reason=sentence)

@@ -221,7 +221,7 @@ def _origin_in(draft: Path) -> str:
     """The origin of the server that was backed up; empty if it never had one. Raises StoreUnusable."""
     try:
         origin = sqlite.read_facts(draft).get(ORIGIN, b"").decode()
-        if origin and folder.check_origin(origin) != origin:
+        if origin and folder.check_origin(origin, origin) != origin:
             raise ValueError
     except (ValueError, OperatorError) as error:
         raise StoreUnusable(f"{draft} is damaged: the origin in it is none.") from error

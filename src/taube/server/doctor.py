@@ -88,7 +88,7 @@ def examine(data: Path, wall_s: Callable[[], float] = time.time) -> list[Finding
                 sentence = f"{lost}: put it back, or restore a backup."
         return [Finding("folder", ACT, sentence)]
     case = look(data)
-    findings = [*_version(case), *_folder(case), *_settings(case), *_server(case), *_port(case)]
+    findings = [*_version(case), *_folder(case), *_origin(case), *_settings(case), *_server(case), *_port(case)]
     findings += [*_certificate(case, wall_s()), *_clock(case, wall_s()), *_descriptors(case)]
     return [*findings, *_disk(case), *_database(case), *_blobs(case), *_left_overs(case)]
 
@@ -159,6 +159,11 @@ def _folder(case: Case) -> Iterator[Finding]:
     yield Finding("folder", WELL, f"{case.data} is its owner's only.")
 
 
+def _origin(case: Case) -> Iterator[Finding]:
+    if case.origin and (odd := folder.oddness(case.origin)):
+        yield Finding("origin", NOTE, f"{odd} Before there are accounts, --url can give it another.")
+
+
 def _settings(case: Case) -> Iterator[Finding]:
     named = case.served.get("config")
     if named:
@@ -199,7 +204,7 @@ def _port(case: Case) -> Iterator[Finding]:
         with socket.create_connection((host, port), TIMEOUT_S) as plain:
             sock: socket.socket = plain
             if case.served.get("tls_cert"):
-                sock = _unverified().wrap_socket(plain, server_hostname=_host(case))
+                sock = _unverified().wrap_socket(plain, server_hostname=_host(case) or None)
             with sock:
                 card = _json_object(_ask_card(sock, _host(case)))
     except (OSError, ValueError) as error:
@@ -214,6 +219,8 @@ def _port(case: Case) -> Iterator[Finding]:
 
 
 def _name(host: str) -> Iterator[Finding]:
+    if not host:
+        return
     try:
         socket.getaddrinfo(host, None)
     except OSError:
@@ -256,10 +263,10 @@ def _certificate(case: Case, now_s: float) -> Iterator[Finding]:
     else:
         yield Finding("certificate", WELL, f"{file} is valid for {days} more.")
     host = _host(case)
-    if host and not certificate.names(tls, Path(file), host):
-        sentence = f"Clients will refuse the certificate: it does not name {host}; get one that does."
-        yield Finding("certificate", ACT, sentence)
     try:
+        if host and not certificate.names(tls, Path(file), host):
+            sentence = f"Clients will refuse the certificate: it does not name {host}; get one that does."
+            yield Finding("certificate", ACT, sentence)
         if case.is_running:
             yield from _served_certificate(case, about)
         else:
@@ -280,7 +287,7 @@ def _served_certificate(case: Case, about: certificate.CertificateAbout) -> Iter
     place, host = _local(case.served["listen"]), _host(case)
     with (
         socket.create_connection(place, TIMEOUT_S) as plain,
-        _unverified().wrap_socket(plain, server_hostname=host) as sock,
+        _unverified().wrap_socket(plain, server_hostname=host or None) as sock,
     ):
         shown = sock.getpeercert(binary_form=True) or b""
     if shown != about.der:
@@ -289,7 +296,7 @@ def _served_certificate(case: Case, about: certificate.CertificateAbout) -> Iter
     context = ssl.create_default_context()
     context.check_hostname = False
     with socket.create_connection(place, TIMEOUT_S) as plain:
-        context.wrap_socket(plain, server_hostname=host).close()
+        context.wrap_socket(plain, server_hostname=host or None).close()
 
 
 def _distrust(error: ssl.SSLCertVerificationError) -> str:
@@ -459,7 +466,7 @@ def _local(listen: str) -> tuple[str, int]:
 
 
 def _host(case: Case) -> str:
-    return urlsplit(case.origin or "").hostname or ""
+    return folder.host_of(case.origin or "")
 
 
 def _unverified() -> ssl.SSLContext:

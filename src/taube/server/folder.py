@@ -12,6 +12,7 @@ It knows no table. Source: docs/operating.md, "The data folder".
 import fcntl
 import ipaddress
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,10 @@ from taube.server.config import OperatorError
 
 SERVED: Final = "served"
 BLOBS: Final = "blobs"
+MAX_HOST: Final = 253
+_LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.ASCII | re.IGNORECASE)
+_NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII | re.IGNORECASE)
+"""The last label of what browsers take for an IPv4 address."""
 
 
 def no_file(path: Path) -> str:
@@ -93,21 +98,59 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_origin(text: str) -> str:
-    """*text* as an origin: `https://host[:port]`, or `http://` on loopback. Raises OperatorError."""
+def check_origin(text: str, kept: str | None = None) -> str:
+    """*text* as an origin: `https://host[:port]`, or `http://` on loopback. Raises OperatorError.
+
+    The one that was *kept* is taken without a look at its host, even if it would be refused today.
+    """
     try:
         parts = urlsplit(text.strip().rstrip("/"))
         host, port = parts.hostname or "", parts.port
     except ValueError:
         parts, host, port = urlsplit(""), "", None
     is_bare = not (parts.path or parts.query or parts.fragment or parts.username)
-    if not is_bare or not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))):
-        raise OperatorError(
-            "--url has to be https://HOST or https://HOST:PORT (http:// only on this machine itself).", EX_USAGE
-        )
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
     name = f"[{host}]" if ":" in host else host
     default = 443 if parts.scheme == "https" else 80
-    return f"{parts.scheme}://{name}" + (f":{port}" if port is not None and port != default else "")
+    origin = f"{parts.scheme}://{name}" + (f":{port}" if port is not None and port != default else "")
+    before, _, after = parts.netloc.lower().partition(name)
+    is_possible = is_host(host) and port != 0 and not before and after[:1] in ("", ":")
+    if not is_bare or not host or not is_safe or not (is_possible or origin == kept):
+        raise OperatorError(
+            "--url has to be https://HOST or https://HOST:PORT (http:// only on this machine itself), where HOST is an"
+            " IP address, or a name of letters a to z, digits and hyphens between dots (one with other letters in its"
+            " form with xn--).",
+            EX_USAGE,
+        )
+    return origin
+
+
+def is_host(host: str) -> bool:
+    """Whether clients can look for *host*: an IP address, or a name as DNS and certificates have them."""
+    labels = host.split(".")
+    if ":" in host or _NUMBER.fullmatch(labels[-1]):
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return "%" not in host
+    return len(host) <= MAX_HOST and all(_LABEL.fullmatch(each) for each in labels)
+
+
+def host_of(origin: str) -> str:
+    """The host in *origin*; empty if it is none that clients can look for."""
+    try:
+        host = urlsplit(origin).hostname or ""
+    except ValueError:
+        return ""
+    return host if is_host(host) else ""
+
+
+def oddness(origin: str) -> str:
+    """The sentence about an origin by which clients may not find the server; empty if there is nothing to say."""
+    if host_of(origin):
+        return ""
+    return f"Clients may not find this server: the host in {origin} is no name as DNS and certificates have them."
 
 
 def kept_origin(folder: Path) -> str | None:

@@ -17,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from taube.exits import EX_IOERR
-from taube.server import admin
+from taube.server import admin, folder
 from taube.server.config import DrainConfig
 from taube.testing import free_port, make_certificate
 from taube.wire import messages as m
@@ -280,6 +280,34 @@ def test_a_certificate_and_an_origin_without_tls_are_refused_together(tmp_path):
     with_tls = ("--listen", "127.0.0.1:0", "--tls-cert", str(file), "--tls-key", str(key))
     code, sentence = refused(tmp_path / "data", *with_tls, "--url", "http://127.0.0.1:8080")
     assert code == 64 and "--url" in sentence and "--tls-cert" in sentence
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64])
+def test_a_url_without_a_possible_host_is_refused_before_it_is_kept(tmp_path, host):
+    file, key = make_certificate(tmp_path)
+    with_tls = ("--listen", "127.0.0.1:0", "--tls-cert", str(file), "--tls-key", str(key))
+    code, sentence = refused(tmp_path / "data", *with_tls, "--url", f"https://{host}")
+    assert code == 64 and "--url" in sentence
+    assert not (tmp_path / "data" / "origin").exists()
+
+
+@pytest.mark.parametrize("kept", ["https://a_b.example", "https://a..b", "https://" + "b" * 300, "https://["])
+def test_an_origin_kept_from_before_stops_nothing_and_is_pointed_out(tmp_path, kept):
+    file, key = make_certificate(tmp_path)
+    data = tmp_path / "data"
+    options = ("--listen", f"127.0.0.1:{free_port()}", "--tls-cert", str(file), "--tls-key", str(key))
+    with process(data, *options):
+        pass
+    folder.keep(data, "origin", kept)
+    with process(data, *options) as (server, url):
+        assert url == kept
+        told = subprocess.run(
+            [sys.executable, "-m", "taube", "doctor", "--data", str(data)],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert told.returncode != 70 and "Traceback" not in told.stderr
+        assert f"answers as {kept}" in told.stdout and "may not find this server" in told.stdout
+        assert "may not find this server" in end(server)
 
 
 def test_a_setting_that_there_is_not_is_refused_and_one_that_there_is_is_taken(tmp_path):
