@@ -416,7 +416,7 @@ def test_deletion_that_lost_its_answer_erases_the_home_when_it_is_repeated(world
         bob = await world.person("bob").join()
         bob.engine.link = bob.link
         world.fault = lambda command: "after" if isinstance(command, DeleteAccount) else None
-        with pytest.raises(TryLater):
+        with pytest.raises(TryLater, match="not known"):
             await bob.account.delete()
         assert bob.vault.account not in world.accounts
         bob.restart()
@@ -443,6 +443,48 @@ def test_deletion_can_be_repeated_until_the_server_says_that_there_is_no_such_ac
             world.fault = lambda command: None
         await bob.account.delete()
         assert not bob.folder.exists()
+
+    run(story())
+
+
+@spec("DEV-45")
+def test_deletion_does_not_begin_while_the_server_does_not_answer(world: World) -> None:
+    async def story() -> None:
+        bob = await world.person("bob").join()
+        bob.engine.link = bob.link
+        tried: list[Any] = []
+
+        def fault(command: Any) -> str:
+            tried.append(command)
+            return "before"
+
+        world.fault = fault
+        with pytest.raises(TryLater) as failed:
+            await bob.account.delete()
+        assert "not known" not in str(failed.value)
+        assert not any(isinstance(command, DeleteAccount) for command in tried)
+        assert not bob.store.meta_int("deleting")
+
+    run(story())
+
+
+@spec("DEV-45")
+def test_deletion_that_is_refused_or_after_which_the_device_logs_in_is_none(world: World) -> None:
+    async def story() -> None:
+        bob = await world.person("bob").join()
+        bob.engine.link = bob.link
+        faults: list[Any] = [RATE_LIMITED, "before"]
+        world.fault = lambda command: faults[0] if isinstance(command, DeleteAccount) else None
+        with pytest.raises(TryLater):
+            await bob.account.delete()
+        assert not bob.store.meta_int("deleting")
+        faults.pop(0)
+        with pytest.raises(TryLater, match="not known"):
+            await bob.account.delete()
+        assert bob.store.meta_int("deleting")
+        bob.restart()
+        await bob.step()
+        assert not bob.store.meta_int("deleting")
 
     run(story())
 

@@ -83,9 +83,17 @@ export class TestServer {
 
   /** Hold it for so long: what comes meanwhile waits, and it finds that it is late. */
   async hold(ms: number): Promise<void> {
+    await this.holdDuring(() => new Promise((resolve) => setTimeout(resolve, ms)));
+  }
+
+  /** While *work* is done, it does nothing; what is sent to it waits. */
+  async holdDuring<T>(work: () => Promise<T>): Promise<T> {
     this.process?.kill("SIGSTOP");
-    await new Promise((resolve) => setTimeout(resolve, ms));
-    this.process?.kill("SIGCONT");
+    try {
+      return await work();
+    } finally {
+      this.process?.kill("SIGCONT");
+    }
   }
 
   /** Stop it and remove its folder. */

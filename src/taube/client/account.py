@@ -57,10 +57,11 @@ from taube.client.transport import Transport, TransportError, socket_url
 from taube.client.vault import Vault
 from taube.exits import EX_CANTCREAT
 from taube.wire.errors import ACCOUNT_UNKNOWN, Retry, WireError
-from taube.wire.messages import AskKnowledge, DeleteAccount, Done, Knowledge
+from taube.wire.messages import AskKnowledge, DeleteAccount, Done, Knowledge, MintAddresses, Minted
 
 READ_BATCH: Final = 100
 OPEN_LOCK_S: Final = 5.0
+SIGN_OF_LIFE_S: Final = 5.0
 CONNECTION_EVENTS: Final = 256
 DISK_S: Final = 1.0
 """How long to wait until a home that could not be used is tried again, in seconds."""
@@ -563,7 +564,9 @@ class Account:
     async def delete(self) -> None:
         """Delete the account at the server, then its home.
 
-        Raises TryLater; then the home is still there, and it is to be repeated: the server may have done its part.
+        Raises TryLater or Refused; then the home is still there, and nothing was deleted nor will be, unless the
+        sentence says that this is not known: then it is to be repeated, the server may have done its part.
+        Source: DEV-45.
         """
         try:
             link = await self._device_link()
@@ -575,12 +578,30 @@ class Account:
             if not is_gone:  # another copy of this home became the device; that deletion never came to be
                 raise
         else:
-            with self._store.write():
-                self._store.set_meta("deleting", 1)
-            with translated():
-                await _delete_at_server(link)
+            await self._delete_at_server(link)
         await self.close()
         self._store.home.erase()
+
+    async def _delete_at_server(self, link: DeviceLink) -> None:
+        """It does not begin unless the server answers now: a request on a dead connection leaves when the network is
+        back, long after it was said to have failed. Once it has left, only its answer or the next login tells."""
+        with translated():
+            await _await_sign_of_life(link)
+        with self._store.write():
+            self._store.set_meta("deleting", 1)
+        try:
+            await link.expect(Done, lambda request: DeleteAccount(request))
+        except TransportError as error:
+            raise TryLater(
+                f"Whether the account was deleted is not known, for the server’s answer did not come: {error}"
+                " Delete it again to find out."
+            ) from error
+        except WireError as error:
+            if error.kind is ACCOUNT_UNKNOWN:  # an earlier answer was lost on its way
+                return
+            self._engine.drop_deletion()
+            with translated():
+                raise
 
     async def _device_link(self) -> DeviceLink:
         """The device link of this process. Raises TryLater, DeviceReplaced."""
@@ -668,13 +689,10 @@ class Account:
         return Notice(chat.id.hex(), entry.text)
 
 
-async def _delete_at_server(link: DeviceLink) -> None:
-    """Content if the server knows no such account: an earlier attempt was lost on its way back."""
-    try:
-        await link.expect(Done, lambda request: DeleteAccount(request))
-    except WireError as error:
-        if error.kind is not ACCOUNT_UNKNOWN:
-            raise
+async def _await_sign_of_life(link: DeviceLink) -> None:
+    """Ask the server for what it makes without keeping it, an address. Raises TransportError if it does not answer."""
+    with suppress(WireError):  # a refusal is an answer
+        await link.expect(Minted, lambda request: MintAddresses(request, 1), SIGN_OF_LIFE_S)
 
 
 # ---------------------------------------------------------------- translations

@@ -128,11 +128,18 @@ class Engine:
                     " deleted; nothing more is sent, and what is stored here can still be read."
                 ) from error
             link = await self._login()
+        self.drop_deletion()
         self._greet(link.welcome)
         await self._reclaim()
         await self.devices.upkeep(link)
         self.link = link
         return link
+
+    def drop_deletion(self) -> None:
+        """What the server was asked to delete and still knows was not deleted: who wants that asks anew (DEV-45)."""
+        if self.store.meta_int("deleting"):
+            with self.store.write():
+                self.store.set_meta("deleting", None)
 
     async def _login(self) -> DeviceLink:
         link = await self.network.device(self.vault.account, self.vault.device, self.devices.sign)

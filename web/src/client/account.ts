@@ -74,6 +74,9 @@ const LAST_RECEIPTS_MS = 2_000;
 const ELSEWHERE_MS = 5_000;
 /** How long blocking waits until the server refuses what comes. */
 const REVOKE_MS = 10_000;
+/** How soon a deletion begins, or never does: before whoever asks another tab for it stops waiting. */
+const DELETION_MS = ASK_MS - 1_000;
+const SIGN_OF_LIFE_MS = 5_000;
 const UNREAD_BATCH = 500;
 const FOUND_MESSAGES = 100;
 const SCANNED_MESSAGES = 20_000;
@@ -739,10 +742,9 @@ export class Account implements Engine {
     return this.answering(async () => (await this.askHolder({ method: "knows" })) as Fact[]);
   }
 
-  /** At the server first, then here. To be repeated after a failure: the server may have done its part. */
   async deleteAccount(): Promise<void> {
     return this.answering(async () => {
-      await this.askHolder({ method: "deleteAccount" });
+      await this.askHolder({ method: "deleteAccount", beforeMs: this.mine().vault.nowMs() + DELETION_MS });
     });
   }
 
@@ -826,7 +828,7 @@ export class Account implements Engine {
 
   /** Do what was asked for; this engine has the device connection. */
   private async do(asked: Asked): Promise<unknown> {
-    const { sync, store, vault } = this.mine();
+    const { sync, vault } = this.mine();
     switch (asked.method) {
       case "connect":
         sync.hurry();
@@ -851,16 +853,34 @@ export class Account implements Engine {
         await sync.devices.publishPush(await this.deviceLink());
         return null;
       case "deleteAccount":
-        if (sync.fatal === null || !(await this.isDeleted())) {
-          const link = await this.deviceLink();
-          await store.write(async (tx) => {
-            await tx.setMeta("deleting", 1);
-            await tx.note("me", NO_BYTES);
-          });
-          await deleteAtServer(link);
-        }
+        if (sync.fatal === null || !(await this.isDeleted())) await this.deleteAtServer(asked.beforeMs);
         await this.erase();
         return null;
+    }
+  }
+
+  /**
+   * Once this began, only the server's answer or the next login tells whether the account is there: `deleting` says so
+   * until then. It does not begin unless the server answers now, and never once it is *beforeMs*: a request on a dead
+   * connection leaves when the network is back, and a tab that slept goes on when it wakes, long after a person was told
+   * that it failed. Rejects with UserError, TransportError, WireError. Source: DEV-45.
+   */
+  private async deleteAtServer(beforeMs: number): Promise<void> {
+    const { sync, store, vault } = this.mine();
+    const link = await this.deviceLink();
+    await awaitSignOfLife(link);
+    await store.write(async (tx) => {
+      if (link.lost !== null || vault.nowMs() >= beforeMs) throw new UserError("offline");
+      await tx.setMeta("deleting", 1);
+      await tx.note("me", NO_BYTES);
+    });
+    try {
+      await link.expect("Done", (request) => ({ type: "DeleteAccount", request }));
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error;
+      if (error.kind === ACCOUNT_UNKNOWN) return; // an earlier answer was lost on its way
+      await sync.dropDeletion();
+      throw error;
     }
   }
 
@@ -1096,11 +1116,11 @@ interface Opened {
   snapshots: Snapshots;
 }
 
-/** Content if the server knows no such account: an earlier attempt was lost on its way back. */
-async function deleteAtServer(link: DeviceLink): Promise<void> {
+/** Ask the server for what it makes without keeping it, an address. Rejects with TransportError if it does not answer. */
+async function awaitSignOfLife(link: DeviceLink): Promise<void> {
   try {
-    await link.expect("Done", (request) => ({ type: "DeleteAccount", request }));
+    await link.expect("Minted", (request) => ({ type: "MintAddresses", request, count: 1 }), SIGN_OF_LIFE_MS);
   } catch (error) {
-    if (!(error instanceof WireError) || error.kind !== ACCOUNT_UNKNOWN) throw error;
+    if (!(error instanceof WireError)) throw error; // a refusal is an answer
   }
 }

@@ -194,7 +194,10 @@ export interface Status {
   phase: "none" | "ready" | "replaced" | "deleted" | "evicted" | "unreadable";
   failure: Failure | null;
   me: Me | null;
-  /** The server was asked to delete the account; once it has, nothing of it is here. */
+  /**
+   * The server was asked to delete the account, and whether it did is not known yet. With its answer, or the next login,
+   * either nothing of the account is here, or it was not deleted and this is false again.
+   */
   deleting: boolean;
   connection: Connection;
   /** Whether the browser promised to keep what is stored. */
@@ -317,6 +320,7 @@ export interface Engine {
   compare(chat: Hex, scanned: string): Promise<"match" | "mismatch" | "no_code">;
   setVerified(chat: Hex, verified: boolean): Promise<Chat>;
   knows(): Promise<Fact[]>;
+  /** At the server first, then here. After a failure nothing happened and nothing will, unless `Status.deleting`. */
   deleteAccount(): Promise<void>;
   /** Something suggests that the network is there again, or a person is looking: try to connect at once. */
   hurry(): Promise<void>;

@@ -20,7 +20,8 @@ export interface Channel {
 /** What engines ask the holder of the device connection for. */
 export type Asked =
   | { method: "knows" }
-  | { method: "deleteAccount" }
+  /** Not to be begun once it is *beforeMs*: whoever asked has given it up. */
+  | { method: "deleteAccount"; beforeMs: number }
   | { method: "typing"; chat: Hex; active: boolean }
   | { method: "push" }
   | { method: "connect" };

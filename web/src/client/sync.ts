@@ -158,7 +158,7 @@ export class Sync {
   }
 
   /** What the server was asked to delete and still knows was not deleted: a person who wants that asks anew (DEV-45). */
-  private async dropDeletion(): Promise<void> {
+  async dropDeletion(): Promise<void> {
     const isWanted = await this.store.read((tx) => tx.metaInt("deleting"));
     if (!isWanted) return;
     await this.store.write(async (tx) => {

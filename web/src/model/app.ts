@@ -43,6 +43,8 @@ export class App {
   readonly chats: Signal<ReadonlyMap<Hex, Chat>> = signal(new Map());
   /** False until the chats were read for the first time. */
   readonly loaded = signal(false);
+  /** Whether this page has asked for the account to be deleted, and waits to hear. */
+  readonly deletes = signal(false);
   readonly typing: Signal<ReadonlyMap<Hex, string>> = signal(new Map());
   readonly theme: Signal<Theme>;
   readonly textSize: Signal<number>;
@@ -339,11 +341,13 @@ export class App {
 
   async deleteAccount(): Promise<void> {
     this.platform.remember("account", null); // the page may be gone before it hears that it is done
+    this.deletes.value = true;
     try {
       await this.engine.deleteAccount();
       this.platform.unsubscribePush().catch(() => {});
     } finally {
       this.#heard(await this.engine.status());
+      this.deletes.value = false;
     }
   }
 

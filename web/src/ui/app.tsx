@@ -20,7 +20,7 @@ import { ConversationScreen } from "./conversation";
 import { Pigeon } from "./pigeon";
 import { go, parse, type Route, route, startRouter } from "./router";
 import { SettingsScreen } from "./settings";
-import { BrokenPage, PhasePage, ReplacedPage } from "./status_pages";
+import { BrokenPage, DeletingPage, PhasePage, ReplacedPage } from "./status_pages";
 import { WelcomeScreen } from "./welcome";
 
 /** Show the app in *place*; the promise resolves when it stands. */
@@ -77,6 +77,7 @@ function Screens() {
   if (status.phase === "none" || app.shown.value === "welcome") return <WelcomeScreen />;
   if (status.phase === "replaced" && app.shown.value !== "history") return <ReplacedPage />;
   if (!hasAccount(status)) return <PhasePage status={status} />;
+  if (status.phase === "ready" && status.deleting && !app.deletes.value) return <DeletingPage />;
   return (
     <main class={now.name === "list" ? "app app-list" : "app app-main"}>
       <ChatListScreen />

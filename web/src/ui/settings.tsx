@@ -527,11 +527,18 @@ function Delete() {
           problem.value = t("delete.notTyped", { word });
           return;
         }
+        const { phase, connection } = app.status.value ?? {};
+        if (phase === "ready" && connection?.state === "offline") {
+          app.engine.hurry().catch(() => {}); // for the next tap
+          problem.value = t("delete.offline");
+          return;
+        }
         busy.value = true;
         try {
           await app.deleteAccount();
         } catch (error) {
-          problem.value = sentence(failureOf(error));
+          const failure = failureOf(error);
+          problem.value = failure.code === "offline" ? t("delete.offline") : sentence(failure);
         } finally {
           busy.value = false;
         }

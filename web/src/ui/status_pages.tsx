@@ -1,7 +1,8 @@
-/** Pages for when there is no going on: the account was taken over, deleted, thrown away by the browser, or is unreadable. */
+/** Pages for when there is no going on: the account was taken over, is (being) deleted, thrown away by the browser, or unreadable. */
 
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
+import { useEffect } from "preact/hooks";
 import type { ErrorCode, Status } from "../client/api";
 import { failureOf } from "../model/failures";
 import { type Key, t } from "../model/i18n";
@@ -62,6 +63,19 @@ export function ReplacedPage() {
       <p class="hint">{t("replaced.hint")}</p>
     </StatusPage>
   );
+}
+
+/** Nobody here knows whether the account is deleted: this page stands until the server tells, and says if it is not. */
+export function DeletingPage() {
+  const app = useApp();
+  useEffect(
+    () => () => {
+      const status = app.status.peek();
+      if (status?.phase === "ready" && !status.deleting) say(t("deleting.not"));
+    },
+    [],
+  );
+  return <StatusPage mood="asleep" title={t("deleting.title")} text={t("deleting.text")} />;
 }
 
 /** What is said where the store cannot be opened: title and text, by why. */

@@ -193,6 +193,24 @@ test("an account that is deleted is gone from the server and from the device, an
   expect([...ada.problems, ...ben.problems]).toEqual([]);
 });
 
+test("an account whose deletion failed without a network lives on when the network is back", async () => {
+  const [ada, ben] = await stage.friends();
+  await ada.kept();
+  await ada.go("#/settings/delete");
+  await ada.page.getByRole("textbox").fill("delete");
+  await ada.phone.context.setOffline(true);
+  await ada.button("Delete my account for good").click();
+  await ada.see("Your account can be deleted only while you are connected.");
+  await ada.phone.context.setOffline(false);
+  await ben.write("Are you there?");
+  await ben.tick("Are you there?", "delivered", "read");
+  await ada.home();
+  await ada.open("Ben");
+  await ada.receive("Are you there?");
+  expect(ada.alarms).toEqual([]);
+  expect(ben.problems).toEqual([]);
+});
+
 test("a browser that threw everything away is told on, and one can begin again", async () => {
   const ada = await stage.phone("Ada");
   await ada.page.goto("about:blank");

@@ -13,7 +13,7 @@ import { browserRandom } from "../../src/client/e2e";
 import type { Store, Tx } from "../../src/client/store";
 import { type DeviceLink, Transport } from "../../src/client/transport";
 import { Vault } from "../../src/client/vault";
-import type { Welcome } from "../../src/wire/messages";
+import type { Command, Welcome } from "../../src/wire/messages";
 import { TestServer } from "../server";
 import { Profile } from "./browser";
 import { makeCore } from "./core";
@@ -29,11 +29,12 @@ export interface Crash {
   when: "before" | "after";
 }
 
-/** The network, with a server whose clock or generation is another than it is. */
+/** The network, with a server whose clock or generation is another than it is, and with what becomes of commands. */
 class Altered extends Transport {
   constructor(
     origin: string,
     private readonly alter: (welcome: Welcome) => Welcome,
+    private readonly meet: (command: Command["type"], link: DeviceLink) => void,
   ) {
     super(origin);
   }
@@ -41,6 +42,11 @@ class Altered extends Transport {
   override async device(...parameters: Parameters<Transport["device"]>): Promise<DeviceLink> {
     const link = await super.device(...parameters);
     link.welcome = this.alter(link.welcome);
+    const request = link.request.bind(link);
+    link.request = async (build, timeoutMs) => {
+      this.meet(build(1).type, link);
+      return request(build, timeoutMs);
+    };
     return link;
   }
 }
@@ -49,6 +55,8 @@ class Altered extends Transport {
 export class Browser {
   /** What this browser hears of the server's welcome. */
   alter: (welcome: Welcome) => Welcome = (welcome) => welcome;
+  /** What each command of its device link meets before it leaves: it may throw, or lose the link. */
+  meet: (command: Command["type"], link: DeviceLink) => void = () => {};
   private readonly hearers = new Set<(message: unknown) => void>();
   private readonly tabs = new Set<Tab>();
 
@@ -217,7 +225,12 @@ export class Tab {
         return this.store;
       },
       vault: (store) => new Vault(store, { nowMs: Date.now, random: browserRandom, makeCore: async () => makeCore() }),
-      network: (origin) => new Altered(origin, (welcome) => this.browser.alter(welcome)),
+      network: (origin) =>
+        new Altered(
+          origin,
+          (welcome) => this.browser.alter(welcome),
+          (command, link) => this.browser.meet(command, link),
+        ),
       files: (origin) => new Blobs(origin, { core: async () => makeCore() }),
       locks: this.browser.profile.locks,
       channel: this.browser.channel(),

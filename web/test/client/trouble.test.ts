@@ -3,10 +3,12 @@
 import { openDB } from "idb";
 import { expect, test } from "vitest";
 import { encodeBase64, hex, NO_BYTES, unhex } from "../../src/bytes";
+import { isWord } from "../../src/client/between";
 import { parseContactLink } from "../../src/client/contacts";
 import { encode } from "../../src/client/content";
 import { browserRandom, SUITE_HYBRID } from "../../src/client/e2e";
-import { Transport } from "../../src/client/transport";
+import { ConnectionLost, Transport } from "../../src/client/transport";
+import { RATE_LIMITED, WireError } from "../../src/wire/errors";
 import { pack } from "../../src/wire/packing";
 import { TestServer } from "../server";
 import { Browser, type Tab, useWorld } from "./tabs";
@@ -371,6 +373,51 @@ test("an account whose deletion was answered into nothing is erased with the nex
   await tab.close();
   const again = await alice.browser.open();
   expect((await again.account.status()).phase).toBe("none");
+});
+
+test("a deletion that fails because the server does not answer does not come to be when it does (DEV-45)", async () => {
+  const [alice, bob] = await world.friends("Alice", "Bob");
+  await world.server.holdDuring(async () => {
+    await expect(alice.account.deleteAccount()).rejects.toMatchObject({ code: "offline" });
+  });
+  expect(await alice.account.status()).toMatchObject({ phase: "ready", deleting: false });
+  await bob.say("Alice", "still there?");
+  await alice.message("Bob", "still there?");
+  await alice.say("Bob", "I am");
+  await bob.message("Alice", "I am");
+  expect(alice.events.some((event) => event.type === "status" && event.status.deleting)).toBe(false);
+  expect([...alice.bugs, ...bob.bugs]).toEqual([]);
+});
+
+test("a deletion whose request may have left is told as such until the next login tells (DEV-45)", async () => {
+  const [alice, bob] = await world.friends("Alice", "Bob");
+  alice.browser.meet = (command, link) => {
+    if (command === "DeleteAccount") link.lose(new ConnectionLost("nobody knows"));
+  };
+  const told = () => alice.events.filter((event) => event.type === "status").map(({ status }) => status.deleting);
+  await expect(alice.account.deleteAccount()).rejects.toMatchObject({ code: "offline" });
+  await alice.until(() => told().at(-1) === false && told().includes(true), "how it ended");
+  expect(await alice.account.status()).toMatchObject({ phase: "ready", deleting: false });
+  await bob.say("Alice", "still there?");
+  await alice.message("Bob", "still there?");
+});
+
+test("a deletion that the server refuses is none, and so is one that another tab is asked for too late", async () => {
+  const [alice, bob] = await world.friends("Alice", "Bob");
+  alice.browser.meet = (command) => {
+    if (command === "DeleteAccount") throw new WireError(RATE_LIMITED);
+  };
+  await expect(alice.account.deleteAccount()).rejects.toMatchObject({ code: "later" });
+  expect(await alice.account.status()).toMatchObject({ phase: "ready", deleting: false });
+  alice.browser.meet = () => {};
+  const channel = alice.browser.channel();
+  const answer = new Promise((resolve) =>
+    channel.listen((word) => isWord(word) && word.taube === "answer" && resolve(word)),
+  );
+  channel.post({ taube: "ask", id: "late", asked: { method: "deleteAccount", beforeMs: Date.now() } });
+  expect(await answer).toMatchObject({ id: "late", failure: { code: "offline" } });
+  await bob.say("Alice", "still there?");
+  await alice.message("Bob", "still there?");
 });
 
 test("a deletion that never left is none, and erases nothing when another copy became the device (DEV-45)", async () => {
