@@ -113,8 +113,8 @@ def check_origin(text: str, kept: str | None = None) -> str:
     name = f"[{host}]" if ":" in host else host
     default = 443 if parts.scheme == "https" else 80
     origin = f"{parts.scheme}://{name}" + (f":{port}" if port is not None and port != default else "")
-    before, _, after = parts.netloc.lower().partition(name)
-    is_possible = is_host(host) and port != 0 and not before and after[:1] in ("", ":")
+    is_whole = f"{parts.netloc.lower()}:".startswith(f"{name}:")
+    is_possible = is_host(host) and port != 0 and is_whole
     if not is_bare or not host or not is_safe or not (is_possible or origin == kept):
         raise OperatorError(
             "--url has to be https://HOST or https://HOST:PORT (http:// only on this machine itself), where HOST is an"
