@@ -17,9 +17,10 @@ def at_terminal(person: Person, *words: str, answers: list[tuple[str, str]]) -> 
         line = [sys.executable, "-m", "taube", command, "--home", str(person.home), *rest]
         os.execve(sys.executable, line, person.environment | {"TERM": "xterm"})
     screen, left, deadline = b"", list(answers), time.monotonic() + 60
+    waiting = select.poll()  # select() knows only the first 1,024 descriptors of a process
+    waiting.register(terminal, select.POLLIN)
     while time.monotonic() < deadline:
-        ready, _, _ = select.select([terminal], [], [], 1.0)
-        if not ready:
+        if not waiting.poll(1_000):
             continue
         try:
             part = os.read(terminal, 4096)
