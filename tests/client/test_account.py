@@ -183,6 +183,44 @@ def test_who_follows_outlasts_a_home_that_cannot_be_written(
     run(story())
 
 
+def test_chat_let_in_again_by_one_short_command_can_be_written_to(server: Server, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            alice, bob, chat, request = await pair(server, tmp_path, stack)
+            await request.block()
+            await bob.close()
+            message = await chat.send_text("are you there?")
+            assert await alice.settle(message, 20) == "failed"
+            at_alice = alice.events()
+            async with Account.open(tmp_path / "bob") as again:
+                await again.chat(request.id).unblock()
+                assert not again._engine.has_chores("successor")
+                assert await again.wait_settled(20)
+            changed = (await until(at_alice, MessageChanged)).message
+            while changed.id != message.id or changed.state in ("failed", "queued"):
+                changed = (await until(at_alice, MessageChanged)).message
+
+    run(story())
+
+
+def test_reader_that_ends_at_once_founds_the_group_that_is_due(server: Server, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            _, bob, _, request = await pair(server, tmp_path, stack)
+            await request.block()
+            await bob.close()
+            async with Account.open(tmp_path / "bob", live=False) as stored:
+                await stored.chat(request.id).unblock()
+                assert stored._engine.has_chores("successor")
+            async with Account.open(tmp_path / "bob") as reader:
+                async for _ in reader.read():
+                    pass
+            async with Account.open(tmp_path / "bob", live=False) as stored:
+                assert not stored._engine.has_chores("successor")
+
+    run(story())
+
+
 @spec("DEV-04")
 def test_second_process_takes_the_mailbox_over_when_the_first_ends(server: Server, tmp_path: Path) -> None:
     async def story() -> None:

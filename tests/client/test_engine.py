@@ -11,6 +11,7 @@ import pytest
 
 from taube.client.errors import DeviceReplaced, TryLater
 from taube.client.outbox import BATCH
+from taube.client.store import Chore
 from taube.client.transport import ConnectionLost
 from taube.wire.errors import ACCOUNT_UNKNOWN, RATE_LIMITED
 from taube.wire.messages import (
@@ -51,6 +52,30 @@ def test_after_a_reconnect_nothing_is_protected_or_claimed_before_the_mailbox_wa
         assert world.log[before:] == []
         await world.settle()
         assert bob.texts("alice") == ["waits"]
+
+    run(story())
+
+
+def test_chore_that_is_interrupted_is_not_put_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        alice, _ = await friends(world, "alice", "bob")
+        with alice.store.write():
+            alice.store.add_chore("update", alice.group("bob").id, b"", world.now_ms)
+        begun = asyncio.Event()
+
+        async def never_done(chore: Chore) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(alice.engine, "_do", never_done)
+            chores = asyncio.create_task(alice.engine.do_chores())
+            await begun.wait()
+            chores.cancel()
+            await asyncio.gather(chores, return_exceptions=True)
+        assert [(chore.kind, chore.tries) for chore in alice.store.chores_due(world.now_ms)] == [("update", 0)]
+        await alice.engine.do_chores()
+        assert alice.store.chores_due(world.now_ms + DAY_MS) == []
 
     run(story())
 

@@ -62,6 +62,7 @@ from taube.wire.messages import AskKnowledge, DeleteAccount, Done, Knowledge, Mi
 READ_BATCH: Final = 100
 OPEN_LOCK_S: Final = 5.0
 SIGN_OF_LIFE_S: Final = 5.0
+FOUND_S: Final = 10.0
 CONNECTION_EVENTS: Final = 256
 DISK_S: Final = 1.0
 """How long to wait until a home that could not be used is tried again, in seconds."""
@@ -191,6 +192,7 @@ class Chat:
         """Let a stranger's chat in (or a blocked one back): from now on it gets receipts. Nothing if it is open."""
         self._account._engine.contacts.accept(self._row)
         self._refresh()
+        await self._account._founded()
 
     async def block(self) -> None:
         """Refuse everything from this chat: its address is revoked, at the server as soon as it answers."""
@@ -202,6 +204,7 @@ class Chat:
         """Block no more: who was never accepted asks again. Nothing if it is not blocked."""
         self._account._engine.contacts.unblock(self._row)
         self._refresh()
+        await self._account._founded()
 
     async def verify(self) -> str:
         """The safety number, 60 digits: the same on both sides if nobody stands in between."""
@@ -336,6 +339,7 @@ class Account:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live and error is None and not self._closed and self._engine.online:
+            await self._founded()
             await self._until(lambda: not self._store.receipts_owed() and not self._sendable(), 1.0)
         await self.close()
 
@@ -636,6 +640,10 @@ class Account:
             if give_up and self._engine.hopeless:
                 return False
             await changed(min(left_s, 1.0))
+
+    async def _founded(self) -> None:
+        """Wait until the groups that succeed others are founded, or put off: before, those chats reach nobody."""
+        await self._until(lambda: not self._engine.has_due_chores("successor"), FOUND_S)
 
     def _sendable(self) -> bool:
         """Whether the outbox holds something that may leave now."""

@@ -201,9 +201,10 @@ class Engine:
                 await self._do(chore)
             except (WireError, CoreError, UserError) as error:
                 _log.debug("chore %s is tried again: %s", chore.kind, type(error).__name__)
-            finally:
-                if self.store.chore(chore.kind, chore.subject) == chore:
-                    self._postpone(chore)
+            except Exception:
+                self._postpone_undone(chore)
+                raise
+            self._postpone_undone(chore)  # not after an interruption: whoever comes next goes on with it at once
 
     async def _settle(self, group_id: bytes) -> None:
         """Claim for what waits for its gate; one that the server refuses waits, and holds up nothing else."""
@@ -266,6 +267,11 @@ class Engine:
     def _forget(self, chore: Chore) -> None:
         with self.store.write():
             self.store.forget_chore(chore.kind, chore.subject)
+
+    def _postpone_undone(self, chore: Chore) -> None:
+        """Try it again later, unless it is done, or has said itself when it goes on."""
+        if self.store.chore(chore.kind, chore.subject) == chore:
+            self._postpone(chore)
 
     def _postpone(self, chore: Chore) -> None:
         """Try it again later; after 30 days, never."""
@@ -547,6 +553,10 @@ class Engine:
     def has_chores(self, kind: str) -> bool:
         """Whether work of this kind is left."""
         return self.store.count_chores(kind) > 0
+
+    def has_due_chores(self, kind: str) -> bool:
+        """Whether work of this kind is left that was not put off."""
+        return any(chore.kind == kind for chore in self.store.chores_due(self.vault.now_ms()))
 
     def _committed(self) -> None:
         """Called after each transaction of this process."""
