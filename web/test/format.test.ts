@@ -108,6 +108,52 @@ it("a text made to be slow is not", () => {
   expect(performance.now() - begun).toBeLessThan(5_000);
 });
 
+it.each(["(*a", "*a ", "**a ", "_a ", "`a ", "*a\n", "(((", "https://a*b "])(
+  "twice the text takes twice the steps: %j",
+  (part) => {
+    const half = steps(() => pieces(part.repeat(Math.floor(3_900 / part.length))));
+    const whole = steps(() => pieces(part.repeat(2 * Math.floor(3_900 / part.length))));
+    expect(whole).toBeLessThan(3 * half);
+    expect(whole).toBeLessThan(20 * 3_900 * 2);
+  },
+);
+
+it("the brackets behind a link are looked at once", () => {
+  expect(steps(() => pieces(`https://a${")".repeat(50_000)}`))).toBeLessThan(10 * 50_000);
+});
+
+/** How many characters of texts *work* looks at, one by one or in search of another. */
+function steps(work: () => void): number {
+  const { charAt, startsWith, indexOf, includes } = String.prototype;
+  let count = 0;
+  const travelled = (text: string, from: number, found: number) => (found < 0 ? text.length : found) - from + 1;
+  Object.assign(String.prototype, {
+    charAt(this: string, at: number) {
+      count += 1;
+      return charAt.call(this, at);
+    },
+    startsWith(this: string, part: string, at?: number) {
+      count += 1;
+      return startsWith.call(this, part, at);
+    },
+    indexOf(this: string, part: string, from = 0) {
+      const found = indexOf.call(this, part, from);
+      count += travelled(this, from, found);
+      return found;
+    },
+    includes(this: string, part: string) {
+      count += travelled(this, 0, indexOf.call(this, part));
+      return includes.call(this, part);
+    },
+  });
+  try {
+    work();
+  } finally {
+    Object.assign(String.prototype, { charAt, startsWith, indexOf, includes });
+  }
+  return count;
+}
+
 it("few emoji alone are large", () => {
   expect(emojiOnly("😀")).toBe(1);
   expect(emojiOnly("👍🏽 🏳️‍🌈")).toBe(2);
@@ -136,6 +182,13 @@ it("a preview is one line without marks", () => {
   expect(plain("*Hello*\n_there_ `code`")).toBe("Hello there code");
   expect(plain("*_both_* www.example.org/a_b_c `*as it is*` ```x\n")).toBe("both www.example.org/a_b_c *as it is* x ");
   expect(plain("**Hello** you, **and you**: 2**3**4")).toBe("Hello you, and you: 2**3**4");
+});
+
+it("a preview of nothing but marks is what was typed", () => {
+  expect(plain("```")).toBe("```");
+  expect(plain("``` \n ```")).toBe("``` ```");
+  expect(plain("```".repeat(300), 60)).toBe("`".repeat(60));
+  expect(plain(" \n ")).toBe(" ");
 });
 
 it("few marks stay on a letter where a line is short", () => {

@@ -14,10 +14,12 @@ export type Piece =
 
 const MARKS: Record<string, Mark> = { "*": "bold", "**": "bold", _: "italic", "~": "struck", "`": "mono" };
 const WORD = /[\p{L}\p{N}]/u;
+const SPACE = /\s/;
+const SCHEME = /[("'[]*(?:https?:\/\/|www\.)/iy;
 const LINK =
   /(?:https?:\/\/|www\.)[^\s<>"\u2028\u2029\u202a-\u202e\u2066-\u2069]+|[a-z0-9._%+-]{1,64}@(?:[a-z0-9-]{1,63}\.){1,8}[a-z]{2,24}/giu;
 const NESTING_MOST = 8;
-/** Marks in a longer text are left as they are: looking for their other half costs too much. */
+/** Marks in a longer text are left as they are: each is an element of its own on the screen. */
 const MARKED_CHARACTERS_MOST = 8_000;
 
 /** *text* as pieces. */
@@ -30,7 +32,12 @@ function inline(text: string, depth: number): Piece[] {
   if (depth >= NESTING_MOST) return links(text);
   let start = 0;
   let at = 0;
-  const dead = new Set<string>();
+  let scheme = schemeEnd(text, 0); // of the word at hand
+  const closing = closings(text);
+  const goOn = (next: number) => {
+    at = start = next;
+    scheme = schemeEnd(text, next);
+  };
   while (at < text.length) {
     const sign = text.startsWith("**", at) ? "**" : text.charAt(at);
     if (sign === "`" && text.startsWith("```", at)) {
@@ -39,26 +46,24 @@ function inline(text: string, depth: number): Piece[] {
         out.push(...links(text.slice(start, at)));
         const body = text.slice(at + 3, end).replace(/^\n|\n$/g, "");
         out.push({ kind: "block", children: [{ kind: "text", text: body }] });
-        at = end + 3;
-        start = at;
+        goOn(end + 3);
         continue;
       }
       at += 3;
       continue;
     }
     const mark = MARKS[sign];
-    if (mark && !dead.has(sign) && opens(text, at, sign) && !insideLink(text, start, at)) {
-      const end = closing(text, at, sign);
+    if (mark && at < scheme && opens(text, at, sign)) {
+      const end = closing(at, sign);
       if (end > 0) {
         out.push(...links(text.slice(start, at)));
         const body = text.slice(at + sign.length, end);
         out.push({ kind: mark, children: mark === "mono" ? [{ kind: "text", text: body }] : inline(body, depth + 1) });
-        at = end + sign.length;
-        start = at;
+        goOn(end + sign.length);
         continue;
       }
-      if (end === -1) dead.add(sign);
     }
+    if (SPACE.test(sign)) scheme = schemeEnd(text, at + 1);
     at += 1;
   }
   out.push(...links(text.slice(start)));
@@ -69,35 +74,51 @@ function opens(text: string, at: number, sign: string): boolean {
   const before = before1(text, at);
   const after = text.charAt(at + sign.length);
   if (sign === "*" && before === "*") return false; // the second half of a doubled one
-  return after !== "" && !/\s/.test(after) && after !== text.charAt(at) && !(before && WORD.test(before));
+  return after !== "" && !SPACE.test(after) && after !== text.charAt(at) && !(before && WORD.test(before));
 }
 
 function before1(text: string, at: number): string {
   return at > 0 ? text.charAt(at - 1) : "";
 }
 
-/** Where the mark at *at* is closed; 0 if not on this line, -1 if nowhere in the text. */
-function closing(text: string, at: number, sign: string): number {
-  let end = text.indexOf(sign, at + sign.length);
-  if (end < 0) return -1;
-  const line = text.indexOf("\n", at);
-  while (end > 0 && (line < 0 || end < line)) {
-    const after = text.charAt(end + sign.length);
-    const doubled = sign === "*" && text.startsWith("**", end);
-    if (!doubled && end > at + sign.length && !/\s/.test(text.charAt(end - 1)) && !(after && WORD.test(after)))
-      return end;
-    const next = text.indexOf(sign, end + (doubled ? 2 : 1));
-    if (next < 0) return 0;
-    end = next;
-  }
-  return 0;
+/** What tells where the mark at a place is closed, 0 if not on its line; for places that only grow. Whether a sign closes
+ * depends on what stands around it alone, never on the mark that it would close: so none is looked for twice. */
+function closings(text: string): (at: number, sign: string) => number {
+  const line = ahead((from) => text.indexOf("\n", from));
+  const signs = new Map(Object.keys(MARKS).map((sign) => [sign, ahead((from) => closer(text, from, sign))]));
+  return (at, sign) => {
+    const end = signs.get(sign)?.(at + sign.length) ?? Infinity;
+    return end < line(at) ? end : 0;
+  };
 }
 
-/** Whether the mark stands in the middle of an address such as https://example.org/a_b_c. */
-function insideLink(text: string, start: number, at: number): boolean {
-  let from = at;
-  while (from > start && at - from < 2_048 && !/\s/.test(text.charAt(from - 1))) from -= 1;
-  return /^(?:[("'[]*)(?:https?:\/\/|www\.)/i.test(text.slice(from, at));
+/** *find* for places that only grow: what it found is still the next one until it is passed. */
+function ahead(find: (from: number) => number): (from: number) => number {
+  let found = -1;
+  return (from) => {
+    if (found < from) found = find(from);
+    if (found < 0) found = Infinity;
+    return found;
+  };
+}
+
+/** The first place from *from* on where *sign* may close; -1 if there is none. */
+function closer(text: string, from: number, sign: string): number {
+  let end = text.indexOf(sign, from);
+  while (end >= 0) {
+    const after = text.charAt(end + sign.length);
+    const doubled = sign === "*" && after === "*";
+    if (!doubled && !SPACE.test(text.charAt(end - 1)) && !(after && WORD.test(after))) return end;
+    end = text.indexOf(sign, end + (doubled ? 2 : 1));
+  }
+  return -1;
+}
+
+/** Where the `https://` ends that the word at *at* begins with, Infinity if it does not: marks behind it are part of an
+ * address such as https://example.org/a_b_c. */
+function schemeEnd(text: string, at: number): number {
+  SCHEME.lastIndex = at;
+  return SCHEME.test(text) ? SCHEME.lastIndex : Infinity;
 }
 
 function links(text: string): Piece[] {
@@ -118,11 +139,13 @@ function links(text: string): Piece[] {
 /** Without the full stop or bracket that ends the sentence around it. */
 function trimmed(link: string): string {
   let end = link.length;
+  const round = link.indexOf("(");
+  const square = link.indexOf("[");
   while (end > 0) {
     const last = link.charAt(end - 1);
     if (/[.,;:!?'"*_~`»”’…]/.test(last)) end -= 1;
-    else if (last === ")" && !link.slice(0, end).includes("(")) end -= 1;
-    else if (last === "]" && !link.slice(0, end).includes("[")) end -= 1;
+    else if (last === ")" && (round < 0 || round >= end)) end -= 1;
+    else if (last === "]" && (square < 0 || square >= end)) end -= 1;
     else break;
   }
   return link.slice(0, end);
@@ -194,12 +217,11 @@ export function flat(text: string): string {
   return text.replace(/(\p{M}{4})\p{M}+/gu, "$1");
 }
 
-/** A text on one line, without its marks: for previews and notifications. */
+/** A text on one line, without its marks unless it is made of nothing else: for previews and notifications. */
 export function plain(text: string, most = 200): string {
-  return unmarked(pieces(flat(text.slice(0, most * 4)).slice(0, most * 2)))
-    .replace(/```/g, "") // one that is open, or was cut off
-    .replace(/\s+/g, " ")
-    .slice(0, most);
+  const begun = flat(text.slice(0, most * 4)).slice(0, most * 2);
+  const words = unmarked(pieces(begun)).replace(/```/g, ""); // one that is open, or was cut off
+  return (words.trim() ? words : begun).replace(/\s+/g, " ").slice(0, most);
 }
 
 function unmarked(list: Piece[]): string {
