@@ -20,6 +20,7 @@ from typing import Final, TextIO
 _REPLACEMENT: Final = "\ufffd"
 _JOINERS: Final = frozenset("\u200c\u200d\u200e\u200f\u00ad\u2060\ufe0e\ufe0f")
 """Format characters that scripts and emoji need, and that cannot reach beyond their neighbours."""
+_MARKS_MOST: Final = 4
 _HARMFUL_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
@@ -37,8 +38,18 @@ def _is_tag(character: str) -> bool:
 
 
 def safe_line(text: str) -> str:
-    """*text* as one line that cannot harm a terminal; line breaks and tabs become spaces."""
-    return "".join(_safe_character(" " if character in "\n\t" else character) for character in text)
+    """*text* as one line that cannot harm a terminal; line breaks and tabs become spaces, and few marks stay on a
+    letter: piled up, they would cover the lines around it."""
+    safe, marks = [], 0
+    for character in text:
+        if unicodedata.category(character).startswith("M"):
+            marks += 1
+            if marks > _MARKS_MOST:
+                continue
+        elif character not in _JOINERS:
+            marks = 0
+        safe.append(_safe_character(" " if character in "\n\t" else character))
+    return "".join(safe)
 
 
 def safe_text(text: str, indent: str) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import unicodedata
 
 import pytest
@@ -21,7 +22,9 @@ class Screen(io.StringIO):
 @given(st.text())
 def test_a_safe_line_has_no_control_characters_and_is_one_line(text: str) -> None:
     safe = safe_line(text)
-    assert len(safe) == len(text)
+    seen = re.sub("[\u200c-\u200f\u00ad\u2060]", "", text)
+    marks = re.findall("x{5,}", "".join("x" if unicodedata.category(each)[0] == "M" else " " for each in seen))
+    assert len(safe) == len(text) - sum(len(run) - 4 for run in marks)
     assert not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in safe)
     assert len(safe.splitlines()) <= 1
 
@@ -35,9 +38,17 @@ def test_what_steers_a_terminal_or_turns_text_around_is_replaced(harm: str) -> N
     assert harm[0] not in safe_text(f"a{harm}b", "  ")
 
 
-@pytest.mark.parametrize("text", ["Grüße", "שלום", "می‌خواهم", "👩‍👩‍👧", "🏴󠁧󠁢󠁳󠁣󠁴󠁿", "❤️", "日本語"])
+@pytest.mark.parametrize(
+    "text", ["Grüße", "שלום", "می‌خواهم", "👩‍👩‍👧", "🏴󠁧󠁢󠁳󠁣󠁴󠁿", "❤️", "日本語", "क्षत्रिय", "ឯកឧត្ដម", "בְּרֵאשִׁית"]
+)
 def test_languages_and_emoji_stay_as_they_are(text: str) -> None:
     assert safe_line(text) == text
+
+
+def test_marks_piled_up_on_a_letter_cover_nothing_around_it() -> None:
+    assert safe_line("Z" + "\u0301" * 60 + "oe\u0308") == "Z" + "\u0301" * 4 + "oe\u0308"
+    assert safe_line("Z" + "\u0301\u200d" * 60).count("\u0301") == 4
+    assert safe_text("a\n" + "\u0489" * 60 + "b", "  ") == "a\n  " + "\u0489" * 4 + "b"
 
 
 @spec("CNT-10")
