@@ -31,6 +31,7 @@ export interface Scenario {
   empty: boolean;
   push: PushState["state"];
   offline: boolean;
+  deleting: boolean;
   messages: number;
 }
 
@@ -91,7 +92,7 @@ export class FakeEngine implements Engine {
       phase: scenario.phase,
       failure: scenario.failure ? failure(scenario.failure) : null,
       me: scenario.phase === "ready" || scenario.phase === "replaced" ? me : null,
-      deleting: false,
+      deleting: scenario.deleting,
       connection: {
         state: scenario.offline ? "offline" : "online",
         caughtUp: true,

@@ -342,6 +342,7 @@ const SCREENS: Record<string, Screen> = {
   },
 
   "used elsewhere": { query: "phase=replaced" },
+  "being deleted": { query: "deleting", open: (page) => page.getByText("Your account is being deleted").waitFor() },
   deleted: { query: "phase=deleted" },
   "thrown away by the browser": { query: "phase=evicted" },
   damaged: { query: "phase=unreadable&failure=damaged" },

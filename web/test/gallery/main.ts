@@ -1,7 +1,7 @@
 /**
  * The screens with the engine of `fake_engine.ts`, to be looked at: `npm start`, then `/test/gallery/index.html`.
  *
- * The query says what to show: `phase`, `failure`, `empty`, `push`, `offline`, `messages`, `broken` (the engine does not
+ * The query says what to show: `phase`, `failure`, `empty`, `push`, `offline`, `deleting`, `messages`, `broken` (the engine does not
  * start), `sees` (what the camera reads; without it there is no camera), `agent` (which browser this is taken for).
  * `window.gallery` changes it afterwards.
  */
@@ -39,6 +39,7 @@ const engine = new FakeEngine({
   empty: query.has("empty"),
   push: (query.get("push") ?? "off") as PushState["state"],
   offline: query.has("offline"),
+  deleting: query.has("deleting"),
   messages: Number(query.get("messages") ?? 10_000),
 });
 if (query.has("broken")) engine.status = () => Promise.reject(new Error("asked for"));
