@@ -200,6 +200,22 @@ export function when(atMs: number, nowMs: number): string {
   ).format(told(atMs));
 }
 
+/** When something ends: the time, and the day unless it is today. */
+export function end(atMs: number, nowMs: number): string {
+  if (daysBetween(nowMs, atMs) === 0) return time(atMs);
+  return cached(
+    "end",
+    (each) =>
+      new Intl.DateTimeFormat(each, {
+        weekday: "short",
+        day: "numeric",
+        month: "short",
+        hour: "numeric",
+        minute: "2-digit",
+      }),
+  ).format(told(atMs));
+}
+
 /** The head of a day: today, yesterday, Monday 3 March. */
 export function day(atMs: number, nowMs: number): string {
   const days = daysBetween(atMs, nowMs);

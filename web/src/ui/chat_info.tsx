@@ -1,10 +1,10 @@
 /** About a chat: its name, mute, pin, archive, block; and whether the other really is who they seem: the safety number. */
 
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useId } from "preact/hooks";
 import type { Chat, ChatSettings, Failure, Hex, SafetyNumber } from "../client/api";
 import { failureOf } from "../model/failures";
-import { t } from "../model/i18n";
+import { end, t } from "../model/i18n";
 import { announce, say, sentence, useApp } from "./context";
 import { Confirm, Dialog, Menu } from "./dialog";
 import { Icon } from "./icons";
@@ -34,6 +34,7 @@ export function InfoScreen({ id }: { id: Hex }) {
   const mute = (ms: number) =>
     set({ mutedUntilMs: ms === 0 ? 0 : Math.min(Number.MAX_SAFE_INTEGER, app.platform.now() + ms) });
   const muted = app.isMuted(chat);
+  const ends = muted && chat.mutedUntilMs < Number.MAX_SAFE_INTEGER;
   return (
     <section class="pane pane-main" aria-label={t("info.title")}>
       <Head title={t("info.title")} home={{ name: "chat", chat: id, at: 0 }} />
@@ -69,7 +70,9 @@ export function InfoScreen({ id }: { id: Hex }) {
           <Switch
             icon="mute"
             title={t("info.mute")}
-            text={t("info.muteText")}
+            text={
+              ends ? t("info.mutedUntil", { time: end(chat.mutedUntilMs, app.platform.now()) }) : t("info.muteText")
+            }
             on={muted}
             onChange={(on) => {
               if (on) muting.value = true;
@@ -139,13 +142,18 @@ export function InfoScreen({ id }: { id: Hex }) {
 
 function Rename({ chat, onName, onClose }: { chat: Chat; onName: (name: string) => void; onClose: () => void }) {
   const name = useSignal(chat.name);
+  const problem = useSignal("");
+  const id = useId();
   return (
     <Dialog title={t("info.rename")} onClose={onClose}>
       <form
         class="stack"
         onSubmit={(event) => {
           event.preventDefault();
-          if (!name.value.trim()) return;
+          if (!name.value.trim()) {
+            problem.value = t("error.name_empty");
+            return;
+          }
           event.currentTarget.closest("dialog")?.dispatchEvent(new Event("cancel", { cancelable: true }));
           onName(name.value.trim());
         }}
@@ -158,9 +166,15 @@ function Rename({ chat, onName, onClose }: { chat: Chat; onName: (name: string) 
             value={name.value}
             autoComplete="off"
             dir="auto"
-            onInput={(event) => (name.value = event.currentTarget.value)}
+            aria-invalid={problem.value !== ""}
+            aria-describedby={problem.value ? `${id}-problem` : undefined}
+            onInput={(event) => {
+              name.value = event.currentTarget.value;
+              problem.value = "";
+            }}
           />
         </label>
+        {problem.value && <Problem id={`${id}-problem`} text={problem.value} />}
         <div class="over-actions">
           <button type="submit" class="button">
             {t("common.save")}

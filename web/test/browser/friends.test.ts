@@ -2,7 +2,7 @@
 
 import { expect, test } from "vitest";
 import { cameraPhoto, halves } from "./camera_photo";
-import { pathOf, photo, shown, useStage } from "./people";
+import { gone, pathOf, photo, shown, useStage } from "./people";
 
 const stage = useStage();
 
@@ -64,4 +64,36 @@ test("from the invitation to the first message in less than a minute, and then t
   expect(await ada.picture("Dropped")).toEqual([100, 200]);
 
   expect([...ada.problems, ...ben.alarms]).toEqual([]);
+});
+
+test("a chat gets no empty name, and its page says until when it is muted", async () => {
+  const [ada] = await stage.friends();
+  await ada.link(/About this chat$/).click();
+  await ada.button(/^Change the name/).click();
+  const name = ada.page.getByRole("dialog").getByRole("textbox");
+  for (const empty of ["", "  "]) {
+    await name.fill(empty);
+    await ada.button("Save").click();
+    await ada.see("Type a name.");
+    await name.fill("B");
+    await gone(ada.page.getByText("Type a name."));
+  }
+  await name.fill("Benjamin");
+  await ada.button("Save").click();
+  await shown(ada.heading("Benjamin"));
+
+  const mute = ada.page.getByRole("switch", { name: /^Mute/ });
+  for (const [choice, told] of [
+    ["For an hour", /^No notifications from this chat until .*\d:\d\d/],
+    ["For a week", /^No notifications from this chat until .*\w{3}.*\d:\d\d/],
+    ["Always", /^No notifications from this chat$/],
+  ] as const) {
+    await mute.click();
+    await ada.page.getByRole("menuitem", { name: choice }).click();
+    await shown(ada.page.getByRole("switch", { name: /^Mute/, checked: true }));
+    await ada.see(told);
+    await mute.click();
+    await shown(ada.page.getByRole("switch", { name: /^Mute/, checked: false }));
+  }
+  expect(ada.problems).toEqual([]);
 });
