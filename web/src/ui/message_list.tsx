@@ -133,6 +133,16 @@ export function MessageList({ chat, conversation, onMenu, onPhoto }: Props) {
       element.removeEventListener("scroll", onScroll);
     };
   }, [count > 0]);
+  // whoever answers a message stays where they read, whatever the answer and the keyboard take of the room
+  useEffect(() => {
+    let known = conversation.answers.peek();
+    return conversation.answers.subscribe((answers) => {
+      const element = scroller.current;
+      if (element && answers > known)
+        end.current.reached = element.scrollHeight - element.clientHeight - element.scrollTop < 1;
+      known = answers;
+    });
+  }, [conversation]);
   const onMove = () => {
     touched.current = true;
     end.current.moved = true;

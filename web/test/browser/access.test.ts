@@ -666,6 +666,61 @@ test("a file that is no photo is refused at the photo, with what to choose, and 
   await context.close();
 });
 
+test("who answers a message stays where they read, and a message at the end stays above the answer", async () => {
+  const context = await browser.newContext(PHONE);
+  const page = await context.newPage();
+  const swipe = async (row: Locator) => {
+    const place = await row.locator(".bubble").boundingBox();
+    if (!place) throw new Error("the message is not in sight");
+    const touch = await context.newCDPSession(page);
+    const [x, y] = [place.x + 20, Math.max(place.y, 90) + 20];
+    const send = (type: "touchStart" | "touchMove" | "touchEnd", by: number) =>
+      touch.send("Input.dispatchTouchEvent", { type, touchPoints: type === "touchEnd" ? [] : [{ x: x + by, y }] });
+    await send("touchStart", 0);
+    for (let by = 12; by <= 96; by += 12) await send("touchMove", by);
+    await send("touchEnd", 96);
+    await page.locator(".answering").waitFor();
+  };
+  const list = page.locator(".messages");
+  for (const messages of [120, 1]) {
+    await visit(page, `messages=${messages}`, chat(0));
+    await page.locator(".row-place").last().waitFor();
+    await page.getByRole("textbox", { name: "Message" }).fill("many words ".repeat(400));
+    await page.getByRole("button", { name: "Send", exact: true }).click();
+    await page.locator(".line-mine .link-button").waitFor();
+    await wear(page, { ...PLAIN, wide: 390, high: 844 });
+    await page.mouse.move(160, 300);
+    const atTop = async () => {
+      // by hand, or, where all rows are known, as a search in the page does it
+      if (messages === 1) await list.evaluate((element) => element.scrollTo({ top: 0 }));
+      else await page.mouse.wheel(0, -2_000);
+      await wear(page, { ...PLAIN, wide: 390, high: 844 });
+      return list.evaluate(
+        (element, id) => element.scrollTop === 0 && !gallery.app.conversation(id).before.peek(),
+        AMINA,
+      );
+    };
+    await expect.poll(atTop, { timeout: WAIT_MS }).toBe(true);
+    const first = page.locator(".row-place:has(.bubble)").first();
+    const before = await first.boundingBox();
+    await swipe(first);
+    await wear(page, { ...PLAIN, wide: 390, high: 560 }); // the keyboard
+    expect(Math.abs(((await first.boundingBox())?.y ?? 0) - (before?.y ?? 0)), `of ${messages}`).toBeLessThan(4);
+  }
+  await visit(page, "", chat(0));
+  await seen(page);
+  await wear(page, { ...PLAIN, wide: 390, high: 844 });
+  const last = page.locator(".row-place").last();
+  await last.focus();
+  await page.keyboard.press("Enter");
+  await page.getByRole("menuitem", { name: "Reply" }).click();
+  await page.locator(".answering").waitFor();
+  await wear(page, { ...PLAIN, wide: 390, high: 560 });
+  const [row, answer] = [await last.boundingBox(), await page.locator(".composer").boundingBox()];
+  expect((row?.y ?? 0) + (row?.height ?? 0)).toBeLessThanOrEqual((answer?.y ?? 0) + 1);
+  await context.close();
+});
+
 test("what the server knows is told in words, the values behind a tap, and only once it has answered", async () => {
   const context = await browser.newContext({ ...PHONE, viewport: { width: 360, height: 640 } });
   const page = await context.newPage();
