@@ -121,19 +121,27 @@ export function back(home: Route = { name: "list" }): void {
   else go(home, true);
 }
 
-/** A sheet was opened: *close* is called when one goes back. The answer closes it from the sheet's side. */
-export function overlay(close: () => void): () => void {
+/**
+ * A sheet was opened: *close* is called when one goes back. The answer closes it from the sheet's side, and says whether
+ * it was open until then.
+ */
+export function overlay(close: () => void): () => boolean {
   overlays.push(close);
-  const push = () => history.pushState({ depth: step().depth, overlays: overlays.length }, "");
+  const count = overlays.length;
+  const push = () => {
+    const { depth, overlays: steps } = step();
+    if (steps < count) history.pushState({ depth, overlays: count }, ""); // else it is there, from before a reload
+  };
   if (backs > 0) waiting.push(push);
   else push();
   return () => {
     const at = overlays.lastIndexOf(close);
-    if (at < 0) return;
+    if (at < 0) return false;
     overlays.splice(at, 1);
     close();
     backs += 1;
     history.back();
+    return true;
   };
 }
 

@@ -666,6 +666,33 @@ test("a file that is no photo is refused at the photo, with what to choose, and 
   await context.close();
 });
 
+test("after a reload, one step back closes what the page opened again", async () => {
+  const context = await browser.newContext(PHONE);
+  const page = await context.newPage();
+  await visit(page, "phase=none", "");
+  await toName(page);
+  for (let n = 0; n < 2; n += 1) {
+    await page.reload();
+    await page.getByRole("heading", { name: "You are invited" }).waitFor();
+  }
+  await page.evaluate(() => history.back());
+  await page.getByRole("heading", { name: "Taube", exact: true }).waitFor();
+  await visit(page, "", chat(0, "/info"));
+  await click(page, "Block");
+  await dialog(page);
+  await page.reload();
+  await click(page, "Block");
+  await dialog(page);
+  await page.keyboard.press("Escape");
+  await page.locator("dialog").waitFor({ state: "detached" });
+  await click(page, "Block");
+  await dialog(page);
+  await page.evaluate(() => history.back());
+  await page.locator("dialog").waitFor({ state: "detached" });
+  expect(await page.evaluate(() => location.hash)).toMatch(/info$/);
+  await context.close();
+});
+
 test("who answers a message stays where they read, and a message at the end stays above the answer", async () => {
   const context = await browser.newContext(PHONE);
   const page = await context.newPage();
