@@ -427,7 +427,9 @@ export class Conversation {
     );
   }
 
+  /** Send a message that failed again; nothing happens to one that is being sent. */
   async retry(message: Message): Promise<Failure | null> {
+    if (this.messages.value.find((each) => same(each, message))?.state !== "failed") return null;
     const unsent = this.#unsent.get(message.id);
     if (unsent) {
       this.#unsent.delete(message.id);

@@ -97,6 +97,7 @@ function PushCard() {
   const busy = useSignal(false);
   if (app.status.value?.push.state !== "off") return null;
   const on = async () => {
+    if (busy.peek()) return;
     busy.value = true;
     try {
       await app.turnPushOn();

@@ -6,7 +6,7 @@ import type { Chat, ChatSettings, Failure, Hex, SafetyNumber } from "../client/a
 import { failureOf } from "../model/failures";
 import { end, t } from "../model/i18n";
 import { announce, say, sentence, useApp } from "./context";
-import { Confirm, Dialog, Menu } from "./dialog";
+import { Confirm, Dialog, Menu, shut } from "./dialog";
 import { Icon } from "./icons";
 import { Egg, Head, Name, Problem, Row, Scene, Switch } from "./parts";
 import { Code, Scanner } from "./qr";
@@ -154,8 +154,7 @@ function Rename({ chat, onName, onClose }: { chat: Chat; onName: (name: string) 
             problem.value = t("error.name_empty");
             return;
           }
-          event.currentTarget.closest("dialog")?.dispatchEvent(new Event("cancel", { cancelable: true }));
-          onName(name.value.trim());
+          if (shut(event.currentTarget)) onName(name.value.trim());
         }}
       >
         <label class="label">
@@ -294,8 +293,6 @@ function Outcome({
   onClose: () => void;
   onAgain: () => void;
 }) {
-  const shut = (event: { currentTarget: HTMLElement }) =>
-    event.currentTarget.closest("dialog")?.dispatchEvent(new Event("cancel", { cancelable: true }));
   return (
     <Dialog title={t(`safety.${outcome}`)} onClose={onClose} head="none">
       <div class={`outcome outcome-${outcome}`}>
@@ -310,14 +307,13 @@ function Outcome({
               type="button"
               class="button button-quiet"
               onClick={(event) => {
-                shut(event);
-                onAgain();
+                if (shut(event.currentTarget)) onAgain();
               }}
             >
               {t("safety.again")}
             </button>
           )}
-          <button type="button" class="button" onClick={shut}>
+          <button type="button" class="button" onClick={(event) => shut(event.currentTarget)}>
             {t("common.done")}
           </button>
         </div>

@@ -7,7 +7,7 @@ import type { Conversation } from "../model/conversation";
 import { failureOf } from "../model/failures";
 import { size, t } from "../model/i18n";
 import { say, sentence, useApp } from "./context";
-import { Dialog, Menu } from "./dialog";
+import { Dialog, Menu, shut } from "./dialog";
 import { Icon } from "./icons";
 import { QuoteWords } from "./message";
 import { useObjectUrl } from "./parts";
@@ -185,7 +185,7 @@ function Preview({
   const field = useRef<HTMLTextAreaElement>(null);
   useEffect(() => field.current?.focus(), []);
   const send = async (target: HTMLElement) => {
-    target.closest("dialog")?.dispatchEvent(new Event("cancel", { cancelable: true }));
+    if (!shut(target)) return;
     conversation.write("");
     const failure = await conversation.sendPhoto(photo, caption.value);
     if (failure) say(sentence(failure), "bad");

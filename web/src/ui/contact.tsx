@@ -98,6 +98,7 @@ export function AddScreen() {
     };
   }, [link.value]);
   const add = async () => {
+    if (busy.peek()) return;
     busy.value = true;
     problem.value = "";
     try {

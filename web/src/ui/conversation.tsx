@@ -141,6 +141,7 @@ function Request({ chat }: { chat: Chat }) {
   const asking = useSignal(false);
   const busy = useSignal(false);
   const run = async (act: () => Promise<Chat>, leave: boolean) => {
+    if (busy.peek()) return;
     busy.value = true;
     try {
       app.put(await act());

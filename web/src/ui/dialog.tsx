@@ -20,9 +20,15 @@ interface DialogProps {
   children: ComponentChildren;
 }
 
+/** Close the dialog around *inside*. False: it was closed before, and what was clicked in it has been done. */
+export function shut(inside: Element): boolean {
+  const cancel = new Event("cancel", { cancelable: true });
+  return inside.closest("dialog")?.dispatchEvent(cancel) === false;
+}
+
 export function Dialog({ title, kind = "dialog", head = "whole", onClose, children }: DialogProps) {
   const ref = useRef<HTMLDialogElement>(null);
-  const close = useRef(() => {});
+  const close = useRef((): boolean => false);
   const gone = useRef(onClose);
   gone.current = onClose;
   const id = useId();
@@ -44,8 +50,7 @@ export function Dialog({ title, kind = "dialog", head = "whole", onClose, childr
       class={kind === "photo" ? "over over-full over-photo" : `over over-${kind}`}
       aria-labelledby={id}
       onCancel={(event) => {
-        event.preventDefault();
-        close.current();
+        if (close.current()) event.preventDefault();
       }}
       onClick={(event) => {
         if (event.target === ref.current && kind !== "full" && kind !== "photo") close.current();
@@ -95,8 +100,7 @@ export function Menu({ title, choices, onClose }: { title: string; choices: Choi
             role="menuitem"
             class={each.danger ? "menu-item danger" : "menu-item"}
             onClick={(event) => {
-              event.currentTarget.closest("dialog")?.dispatchEvent(new Event("cancel", { cancelable: true }));
-              each.run();
+              if (shut(event.currentTarget)) each.run();
             }}
           >
             <Icon name={each.icon} />
@@ -118,21 +122,18 @@ interface ConfirmProps {
 }
 
 export function Confirm({ title, text, yes, danger = false, onYes, onClose }: ConfirmProps) {
-  const shut = (event: { currentTarget: HTMLElement }) =>
-    event.currentTarget.closest("dialog")?.dispatchEvent(new Event("cancel", { cancelable: true }));
   return (
     <Dialog title={title} onClose={onClose}>
       <p>{text}</p>
       <div class="over-actions">
-        <button type="button" class="button button-quiet" onClick={shut}>
+        <button type="button" class="button button-quiet" onClick={(event) => shut(event.currentTarget)}>
           {t("common.cancel")}
         </button>
         <button
           type="button"
           class={danger ? "button button-danger" : "button"}
           onClick={(event) => {
-            shut(event);
-            onYes();
+            if (shut(event.currentTarget)) onYes();
           }}
         >
           {yes}

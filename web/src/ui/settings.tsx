@@ -206,6 +206,7 @@ function Profile() {
       label={t("common.save")}
       busy={busy.value}
       onDone={async (name, photo) => {
+        if (busy.peek()) return;
         busy.value = true;
         try {
           await app.setProfile(name, photo);
@@ -227,6 +228,7 @@ function Notifications() {
   const push = app.status.value?.push;
   if (!push) return null;
   const act = async (run: () => Promise<void>) => {
+    if (busy.peek()) return;
     busy.value = true;
     try {
       await run();
@@ -533,6 +535,7 @@ function Delete() {
           problem.value = t("delete.offline");
           return;
         }
+        if (busy.peek()) return;
         busy.value = true;
         try {
           await app.deleteAccount();

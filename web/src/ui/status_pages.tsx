@@ -44,6 +44,7 @@ export function ReplacedPage() {
         class="button"
         disabled={busy.value}
         onClick={async () => {
+          if (busy.peek()) return;
           busy.value = true;
           try {
             await app.takeOver();

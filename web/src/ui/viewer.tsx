@@ -8,7 +8,7 @@ import { failureOf } from "../model/failures";
 import { fileName, plain } from "../model/format";
 import { day, t, time } from "../model/i18n";
 import { say, sentence, useApp } from "./context";
-import { Dialog } from "./dialog";
+import { Dialog, shut } from "./dialog";
 import { Icon } from "./icons";
 import { Problem, useObjectUrl } from "./parts";
 import { personOf } from "./words";
@@ -84,7 +84,7 @@ export function Viewer({
     view.current.points.delete(event.pointerId);
     if (view.current.scale > 1 || view.current.points.size > 0) return;
     if (view.current.y > CLOSE_PX) {
-      stage.current?.closest("dialog")?.dispatchEvent(new Event("cancel", { cancelable: true }));
+      if (stage.current) shut(stage.current);
       return;
     }
     Object.assign(view.current, { x: 0, y: 0 });

@@ -69,6 +69,7 @@ export function WelcomeScreen() {
   }, [step.value]);
   const waiting = app.openedLink.value.includes("/c#");
   const join = async (name: string, photo: Blob | null) => {
+    if (busy.peek()) return;
     busy.value = true;
     problem.value = "";
     const kept = app.openedLink.peek();

@@ -693,6 +693,68 @@ test("after a reload, one step back closes what the page opened again", async ()
   await context.close();
 });
 
+test("what is clicked three times at once is done once", async () => {
+  const context = await browser.newContext({ ...PHONE, reducedMotion: "reduce" });
+  const page = await context.newPage();
+  const thrice = (name: string) =>
+    page
+      .getByRole("button", { name, exact: true })
+      .last()
+      .evaluate((button: HTMLElement) => {
+        for (let n = 0; n < 3; n += 1) button.click();
+      });
+  const count = (name: "sendPhoto" | "sendText" | "join" | "add" | "setProfile" | "accept") =>
+    page.evaluate((called) => {
+      const { engine } = gallery;
+      const act = engine[called].bind(engine) as (...given: unknown[]) => Promise<never>;
+      Object.assign(window, { calls: 0 });
+      Object.assign(engine, {
+        [called]: (...given: unknown[]) => {
+          Object.assign(window, { calls: (window as unknown as { calls: number }).calls + 1 });
+          return act(...given);
+        },
+      });
+    }, name);
+  const calls = () => page.evaluate(() => (window as unknown as { calls: number }).calls);
+  await visit(page, "", chat(0));
+  await count("sendPhoto");
+  await page.locator(".composer input[type=file]").first().setInputFiles(PICTURE);
+  await page.getByRole("textbox", { name: "Add a caption" }).fill("once");
+  await thrice("Send");
+  await page.locator(".bubble-media").getByText("once").first().waitFor();
+  await expect.poll(calls).toBe(1);
+  await count("sendText");
+  await page.getByRole("textbox", { name: "Message" }).fill("once more");
+  await thrice("Send");
+  await page.locator(".line-mine").getByText("once more").first().waitFor();
+  await expect.poll(calls).toBe(1);
+  await visit(page, "phase=none", "");
+  await toName(page);
+  await count("join");
+  await page.getByRole("textbox", { name: "Your name" }).fill("Ada");
+  await thrice("Start");
+  await page.locator(".pane-list").waitFor();
+  expect(await calls()).toBe(1);
+  await visit(page, "", "add");
+  await count("add");
+  await page.locator("input[type=url]").fill("https://taube.example/c#x");
+  await page.locator(".found-person").waitFor();
+  await thrice("Start the chat");
+  await page.locator(".conversation").waitFor();
+  expect(await calls()).toBe(1);
+  await visit(page, "", "settings/profile");
+  await count("setProfile");
+  await thrice("Save");
+  await page.locator(".toast").waitFor();
+  expect(await calls()).toBe(1);
+  await visit(page, "", chat(5));
+  await count("accept");
+  await thrice("Accept");
+  await page.locator(".composer").waitFor();
+  expect(await calls()).toBe(1);
+  await context.close();
+});
+
 test("who answers a message stays where they read, and a message at the end stays above the answer", async () => {
   const context = await browser.newContext(PHONE);
   const page = await context.newPage();
