@@ -810,6 +810,70 @@ test("who answers a message stays where they read, and a message at the end stay
   await context.close();
 });
 
+test("a caption is as wide as its photo, and what stands together begins together and covers nothing", async () => {
+  const context = await browser.newContext({ ...PHONE, reducedMotion: "reduce" });
+  const page = await context.newPage();
+  await visit(page, "", chat(0));
+  const portrait = await page.evaluate(async () => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 300, height: 600 });
+    canvas.getContext("2d")?.fillRect(0, 0, 300, 600);
+    return canvas.toDataURL("image/png").split(",")[1] ?? "";
+  });
+  const file = { name: "portrait.png", mimeType: "image/png", buffer: Buffer.from(portrait, "base64") };
+  await page.locator(".composer input[type=file]").first().setInputFiles(file);
+  await page
+    .getByRole("textbox", { name: "Add a caption" })
+    .fill("A caption that is a good deal wider than a portrait");
+  await page.locator(".over-full").getByRole("button", { name: "Send", exact: true }).click();
+  const bubble = page.locator(".bubble-media").filter({ hasText: "a good deal wider" });
+  await bubble.locator("img").waitFor();
+  const [around, photo] = [await bubble.boundingBox(), await bubble.locator(".picture").boundingBox()];
+  expect((around?.width ?? 0) - (photo?.width ?? 0)).toBeLessThanOrEqual(10);
+
+  await page.getByRole("textbox", { name: "Message" }).fill("many words ".repeat(400));
+  await page.getByRole("button", { name: "Send", exact: true }).click();
+  const more = page.locator(".line-mine .link-button").last();
+  await more.waitFor();
+  const starts = await more.evaluate((button) => {
+    const left = (element: Element | null | undefined) => {
+      const words = document.createRange();
+      words.selectNodeContents(element as Element);
+      return words.getBoundingClientRect().left;
+    };
+    return [left(button), left(button.parentElement?.querySelector(".words"))];
+  });
+  expect(Math.abs((starts[0] ?? 0) - (starts[1] ?? 0))).toBeLessThan(1);
+  await context.close();
+
+  const wide = await browser.newPage({ viewport: { width: 1200, height: 800 } });
+  await visit(wide, "", "");
+  const unread = wide.locator(".chat-item:has(.badge)").first();
+  await unread.hover();
+  const dots = await unread.locator(".chat-more").boundingBox();
+  for (const sign of ["time", ".badge"]) {
+    const { x = 0, width = 0 } = (await unread.locator(sign).boundingBox()) ?? {};
+    expect(x + width, sign).toBeLessThanOrEqual(dots?.x ?? 0);
+  }
+  await wide.close();
+});
+
+test("what is said in passing covers neither what adds a contact nor the end of the settings", async () => {
+  const context = await browser.newContext({ ...PHONE, reducedMotion: "reduce" });
+  const page = await context.newPage();
+  const toast = page.locator(".toast");
+  await visit(page, "", chat(5));
+  await click(page, "Ignore");
+  await toast.waitFor();
+  const [said, add] = [await toast.boundingBox(), await page.locator(".fab").boundingBox()];
+  expect((said?.y ?? 0) + (said?.height ?? 0)).toBeLessThanOrEqual((add?.y ?? 0) - 8);
+  await visit(page, "", "settings/profile");
+  await click(page, "Save");
+  await toast.waitFor();
+  const [saved, last] = [await toast.boundingBox(), await page.locator(".pane-main .row").last().boundingBox()];
+  expect((last?.y ?? 0) + (last?.height ?? 0)).toBeLessThanOrEqual(saved?.y ?? 0);
+  await context.close();
+});
+
 test("what the server knows is told in words, the values behind a tap, and only once it has answered", async () => {
   const context = await browser.newContext({ ...PHONE, viewport: { width: 360, height: 640 } });
   const page = await context.newPage();
