@@ -127,6 +127,8 @@ export class Account implements Engine {
   private readonly questions = new Map<string, (word: Answer) => void>();
   private readonly stopHearing: () => void;
   private closed = false;
+  /** The attempt to join that was asked for last. */
+  private joining: Promise<unknown> = Promise.resolve();
   /** Whether this is a wake-up of the service worker, and whether a tab that was opened meanwhile wants to go on. */
   private waking: "no" | "yes" | "enough" = "no";
   /** What was told last of why there will be no connection any more. */
@@ -323,7 +325,14 @@ export class Account implements Engine {
     });
   }
 
+  /** One after the other: who asks twice joins once. */
   async join(link: string, name: string, photo: Blob | null): Promise<Me> {
+    const joined = this.joining.then(() => this.joinOnce(link, name, photo));
+    this.joining = joined.catch(() => {});
+    return joined;
+  }
+
+  private async joinOnce(link: string, name: string, photo: Blob | null): Promise<Me> {
     return this.answering(async () => {
       const shown = nameToShow(name);
       const picture = photo === null ? NO_BYTES : await bytesOfPicture(photo);

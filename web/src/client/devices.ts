@@ -267,7 +267,9 @@ export class Devices {
     if (!hasLink) {
       await this.vault.store.write(async (tx) => {
         const [spare] = await tx.addresses("spare");
-        if (spare !== undefined) await tx.useAddress(spare.serial, "link");
+        if (spare === undefined) return;
+        await tx.useAddress(spare.serial, "link");
+        await tx.note("me", NO_BYTES);
       });
     }
     for (const one of wanted) await this.publish(link, one);

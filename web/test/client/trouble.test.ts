@@ -355,6 +355,52 @@ test("joining is repeated with the same invitation after its answer was lost", a
   await tab.chatWith("Bob");
 });
 
+/** The contact link in the last status that the screens were told of their own accord. */
+function toldLink(tab: Tab): string | null {
+  const told = tab.events.flatMap((event) => (event.type === "status" ? [event.status] : []));
+  return told.at(-1)?.me?.contactLink ?? null;
+}
+
+for (const when of ["before", "after"] as const) {
+  test(`whoever joined and was cut off ${when} any commit is told the contact link once it is made`, async () => {
+    let finished = false;
+    for (let at = 1; !finished; at++) {
+      const browser = new Browser("Alice");
+      world.browsers.push(browser);
+      const invitation = await world.server.invite();
+      const cut = await browser.open();
+      cut.crashAt(at, when);
+      const joining = cut.account.join(invitation, "Alice", null).catch(() => null);
+      const hasLink = async (): Promise<boolean> => (await cut.account.status()).me?.contactLink != null;
+      await cut.until(async () => (await hasLink().catch(() => false)) || cut.crashed, "a link or a crash");
+      finished = !cut.crashed;
+      await cut.die();
+      await joining;
+      const tab = await browser.open();
+      const { phase, me } = await tab.account.status();
+      if (phase === "none") await tab.account.join(invitation, "Alice", null);
+      // the screen asks once, when it opens; from then on it is told
+      await tab.until(() => me?.contactLink ?? toldLink(tab), `the link after a cut ${when} commit ${at}`);
+      expect(toldLink(tab) ?? me?.contactLink).toBe((await tab.account.status()).me?.contactLink);
+      expect(tab.bugs).toEqual([]);
+      await tab.close();
+    }
+  }, 180_000);
+}
+
+test("who taps Start three times joins once, and is online with a link", async () => {
+  const browser = new Browser("Alice");
+  world.browsers.push(browser);
+  const invitation = await world.server.invite();
+  const tab = await browser.open();
+  const joined = await Promise.all([1, 2, 3].map(() => tab.account.join(invitation, "Alice", null)));
+  expect(new Set(joined.map((me) => me.id)).size).toBe(1);
+  await tab.until(async () => (await tab.account.status()).connection.state === "online", "being online");
+  await tab.until(() => toldLink(tab), "the link");
+  expect((await tab.account.status()).connection.elsewhere).toBe(false);
+  expect(tab.bugs).toEqual([]);
+});
+
 test("an account whose deletion was answered into nothing is erased with the next connection", async () => {
   const [alice, bob] = await world.friends("Alice", "Bob");
   alice.crashAt(2, "before"); // the first remembers that it is wanted; nothing comes after the server's answer
