@@ -386,7 +386,7 @@ def told() -> Image.Exif:
 )
 def test_a_photo_keeps_its_looks_and_loses_what_it_tells(data: bytes) -> None:
     assert b"CANARY" in data
-    clean = photos.cleaned(data)
+    clean = photos.cleaned(data, "image/jpeg")
     assert b"CANARY" not in clean.data
     with Image.open(io.BytesIO(clean.data)) as image:
         assert not image.getexif() and image.size == (20, 40) == (clean.width, clean.height), "upright"
@@ -402,20 +402,38 @@ def test_the_text_chunks_of_a_png_and_the_comment_of_a_gif_go_and_the_colour_pro
     said.add_text("Author", "CANARY")
     said.add_itxt("XML:com.adobe.xmp", "CANARY")
     profile = ImageCmsProfile(createProfile("sRGB")).tobytes()
-    png = photos.cleaned(picture("PNG", pnginfo=said, icc_profile=profile))
+    png = photos.cleaned(picture("PNG", pnginfo=said, icc_profile=profile), "image/png")
     assert b"CANARY" not in png.data
     assert Image.open(io.BytesIO(png.data)).info["icc_profile"] == profile
     frames = [Image.new("RGB", (8, 8), (n, 0, 255 - n)) for n in (1, 100, 250)]
     out = io.BytesIO()
     frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], comment=b"CANARY", duration=70, loop=0)
     assert b"CANARY" in out.getvalue()
-    gif = photos.cleaned(out.getvalue())
+    gif = photos.cleaned(out.getvalue(), "image/gif")
     assert b"CANARY" not in gif.data
     assert getattr(Image.open(io.BytesIO(gif.data)), "n_frames", 1) == 3
 
 
 @spec("CNT-43")
-@given(st.binary(max_size=300))
+@given(st.binary(min_size=1, max_size=300))
 def test_what_is_no_picture_is_refused_in_one_sentence(data: bytes) -> None:
     with pytest.raises(WrongInput, match="--as-is"):
-        photos.cleaned(data)
+        photos.cleaned(data, "image/heic")
+    with pytest.raises(WrongInput, match=r"^The file is not the picture that its name says") as refusal:
+        photos.cleaned(data, "image/jpeg")
+    assert "--as-is" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type", "words"),
+    [
+        (b"", "image/png", "empty"),
+        (b"", "video/mp4", "empty"),
+        (picture("JPEG")[:-200], "image/jpeg", "damaged"),
+        (picture("PNG")[:60], "image/png", "damaged"),
+    ],
+)
+def test_a_broken_picture_is_called_so_and_nobody_is_told_to_send_it(data: bytes, media_type: str, words: str) -> None:
+    with pytest.raises(WrongInput, match=words) as refusal:
+        photos.cleaned(data, media_type)
+    assert "--as-is" not in str(refusal.value)

@@ -203,9 +203,10 @@ def test_mistakes_are_one_sentence(pair: Pair, tmp_path: Path) -> None:
     ):
         result = alice.run(*words)
         assert result.code == code and len(result.err.splitlines()) == 1, result
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    result = alice.run("send", bob.name, "--file", str(tmp_path / "broken.jpg"))
-    assert result.code == 65 and "--as-is" in result.err
+    for name, data, word in (("broken.jpg", b"no picture", "not the picture"), ("empty.png", b"", "empty")):
+        (tmp_path / name).write_bytes(data)
+        result = alice.run("send", bob.name, "--file", str(tmp_path / name))
+        assert result.code == 65 and word in result.err and "--as-is" not in result.err
 
 
 @spec("CNT-17")

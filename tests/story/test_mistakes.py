@@ -71,6 +71,15 @@ def test_a_malformed_invitation(taube_server: Server, link: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "words"), [("", "needs a name"), (" \u200b", "needs a name"), ("0123456789abcdef" * 2, "id of a chat")]
+)
+def test_a_name_that_is_none(taube_server: Server, name: str, words: str) -> None:
+    nobody = stranger(taube_server, "nameless")
+    refused(nobody.run("join", taube_server.invite(), "--name", name), 65, words, "--name")
+    assert not nobody.home.exists()
+
+
+@pytest.mark.parametrize(
     "link", ["nonsense", "https://localhost/c#", "https://localhost/c#AAAA", "https://localhost/i#" + "A" * 22]
 )
 def test_a_malformed_contact_link(somebody: Person, link: str) -> None:

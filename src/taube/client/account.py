@@ -135,7 +135,7 @@ class Chat:
         with file.open("rb") as source:
             size = os.fstat(source.fileno()).st_size
             if photos.is_picture_or_film(media_type) and not as_is:
-                photo = await asyncio.to_thread(lambda: photos.cleaned(source.read(photos.MOST_BYTES)))
+                photo = await asyncio.to_thread(lambda: photos.cleaned(source.read(photos.MOST_BYTES + 1), media_type))
             sealed = await files.seal(io.BytesIO(photo.data) if photo else source, len(photo.data) if photo else size)
 
         def make(message: bytes, sequence: int, at_ms: int) -> content.Media:
@@ -254,8 +254,10 @@ class Account:
         Raises WrongInput, Refused (used, expired or unknown invitation), TryLater (no connection), HomeUnusable.
         """
         shown = clean_name(name)
+        if not shown and one_line(name):
+            raise WrongInput("That name looks like the id of a chat: give another with --name.")
         if not shown:
-            raise WrongInput("An account needs a name that others see, and no id: give one with --name.")
+            raise WrongInput("An account needs a name that others see: give one with --name.")
         origin, invitation = parse_invitation(invitation_link)
         try:
             socket_url(origin)

@@ -31,10 +31,13 @@ def is_picture_or_film(media_type: str) -> bool:
     return media_type.startswith(("image/", "video/"))
 
 
-def cleaned(data: bytes) -> Photo:
-    """The picture in *data* without what it tells. Raises WrongInput if it is none that can be cleaned."""
+def cleaned(data: bytes, media_type: str) -> Photo:
+    """The picture in *data* without what it tells. *media_type*: what its name says that it is. Raises WrongInput if it
+    is none that can be cleaned."""
+    if not data:
+        raise WrongInput("The file is empty: choose another.")
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ModuleNotFoundError as error:
         raise WrongInput(
             "What a photo tells of where it was taken cannot be taken out, because Pillow is not installed: pip"
@@ -42,6 +45,8 @@ def cleaned(data: bytes) -> Photo:
         ) from error
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS
     try:
+        if len(data) > MOST_BYTES:
+            raise Image.DecompressionBombError
         with Image.open(io.BytesIO(data), formats=tuple(_TYPES)) as picture:
             kind = picture.format or ""
             if getattr(picture, "n_frames", 1) > 1:
@@ -50,10 +55,23 @@ def cleaned(data: bytes) -> Photo:
             options: dict[str, Any] = {"icc_profile": picture.info.get("icc_profile")}
             options |= {"quality": 92} if kind in ("JPEG", "WEBP") else {}
             return _written(upright, kind, options)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise WrongInput(
+            f"What a picture as large as this tells of where it was made cannot be taken out: {AS_IS}."
+        ) from error
+    except UnidentifiedImageError as error:
+        if media_type in _TYPES.values():
+            raise WrongInput(
+                "The file is not the picture that its name says, or it is damaged: choose another, or give it the"
+                " ending of what it is."
+            ) from error
         raise WrongInput(
             "What this picture or film tells of where it was made cannot be taken out (that works for JPEG, PNG, WebP"
             f" and GIF): {AS_IS}."
+        ) from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise WrongInput(
+            "The picture is damaged: choose another, or save it anew with an app that shows it."
         ) from error
 
 
