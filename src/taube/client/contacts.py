@@ -70,7 +70,7 @@ def parse_contact_link(link: str) -> ContactLink:
         if not origin or version != 1 or len(account) != 32 or len(address) != 41:
             raise ValueError
     except (ValueError, PackingError) as error:
-        raise WrongInput("That is not a contact link: copy it whole, from https:// to its end.") from error
+        raise WrongInput("That is not a contact link: copy it whole, from “http” to its end.") from error
     return ContactLink(origin, account, address, name)
 
 

@@ -102,7 +102,7 @@ def parse_invitation(link: str) -> tuple[str, bytes]:
     if len(invitation) != 16 or not origin:
         if "/c#" in link:
             raise WrongInput("That is a contact link: use it with “taube add”; to join, you need an invitation link.")
-        raise WrongInput("That is not an invitation link: copy it whole, from https:// to its end.")
+        raise WrongInput("That is not an invitation link: copy it whole, from “http” to its end.")
     return origin, invitation
 
 
