@@ -127,6 +127,26 @@ def test_whoever_a_link_does_not_name_is_called_what_they_say(world: World) -> N
     run(story())
 
 
+@spec("CNT-14")
+def test_a_contact_who_goes_by_another_name_is_called_so_on_both_sides(world: World) -> None:
+    async def story() -> None:
+        alice, bob = await friends(world, "alice", "bob")  # alice has the name from a link, bob from a profile
+        for one, other, before, name in ((bob, alice, "bob", "Robert"), (alice, bob, "alice", "Alicia")):
+            (chat,) = one.account.chats()
+            with one.store.write():
+                one.store.set_meta("name", name)
+                one.engine.contacts._greet(bytes.fromhex(chat.id))  # pyright: ignore[reportPrivateUsage]
+            await one.account.chat(chat.id).send_text(f"I am no longer {before}")
+            await world.settle()
+            (chat,) = other.account.chats()
+            assert chat.name == name
+            assert {message.sender for message in chat.messages() if message.kind == "text" and not message.mine} == {
+                name
+            }
+
+    run(story())
+
+
 @spec("DEV-43")
 @pytest.mark.parametrize("name", ["bob\u3164", "b\u034fob", "\u200bBob", "ｂｏｂ", "bo\ufe01b", "BOB", "bob\u2800"])
 def test_name_that_looks_like_a_known_one_is_told_apart_and_noticed(world: World, name: str) -> None:

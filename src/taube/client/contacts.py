@@ -268,7 +268,7 @@ class Contacts:
         same = [c.name for c in self._store.contacts() if c.account != sender and skeleton(c.name) == like]
         same += [c.name for c in self._store.chats() if c.peer not in (None, sender) and skeleton(c.name) == like]
         self._store.put_contact(contact._replace(name=name))
-        if chat.peer == sender and chat.named_by in ("nobody", "profile"):
+        if chat.peer == sender:
             self._store.rename_chat(chat.id, self.free_name(name, chat.id), "profile")
             self._store.note("chat", chat.id)
             if same and chat.state == "request":

@@ -311,7 +311,7 @@ export class Contacts {
     await tx.putContact({ ...contact, name, photo: profile.photo });
     if (!same(chat.peer, sender)) return;
     await tx.note("chat", chat.id);
-    if (!renamed || (chat.namedBy !== "nobody" && chat.namedBy !== "profile")) return;
+    if (!renamed || chat.namedBy === "person") return;
     await tx.renameChat(chat.id, await this.freeName(tx, name, chat.id), "profile");
     if (known !== null && chat.state === "request") {
       await this.vault.notice(tx, chat.id, "same_name", { name: known });

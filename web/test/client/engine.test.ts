@@ -103,6 +103,18 @@ test("someone whom a link does not name has no name, until they say it", async (
   expect((await alice.chatWith("Bob")).id).toBe(chat.id);
 });
 
+test("a contact who goes by another name is called so on both sides, except where a person chose a name (CNT-14)", async () => {
+  const [alice, bob] = await world.friends("Alice", "Bob"); // alice has the name from a link, bob from a profile
+  await bob.account.setProfile("Robert", null);
+  const { id } = await alice.chatWith("Robert");
+  await alice.account.setProfile("Alicia", null);
+  await bob.chatWith("Alicia");
+  await alice.account.setChat(id, { name: "Bobby" });
+  await bob.account.setProfile("Rob", null);
+  await bob.say("Alicia", "that was the last time");
+  expect(await alice.message("Bobby", "that was the last time")).toMatchObject({ senderName: "Bobby" });
+});
+
 test("someone who is blocked is not heard, and is let in again by accepting", async () => {
   const [alice, bob] = await world.friends("Alice", "Bob");
   const chat = await bob.chatWith("Alice");
