@@ -254,6 +254,9 @@ def _add_client_commands(commands: Any) -> None:
     read.add_argument("chat", metavar="CHAT", nargs="?", help="name or id of a chat (default: all)")
     read.add_argument("--json", action="store_true", help="one JSON object per line")
     read.add_argument("--save", type=Path, metavar="DIR", help="save the files that came, without replacing any")
+    read.add_argument(
+        "--again", type=_count, metavar="N", help="instead: the newest N that came, also those printed before"
+    )
     read.add_argument("--follow", action="store_true", help="go on until interrupted")
     read.add_argument("--wait", type=_seconds, default=0.0, metavar="SECONDS", help="wait so long for a first message")
 

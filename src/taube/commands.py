@@ -7,7 +7,7 @@ and turns errors into sentences; the SDK (`client/account.py`) does the work. So
 import argparse
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,8 @@ SEND_TIMEOUT_S: Final = 20.0
 TELL_AFTER_S: Final = 3.0
 """After how long `taube send` says what it waits for."""
 TELL_POLL_S: Final = 0.2
+MOST_AGAIN: Final = 10_000
+"""How many messages `taube read --again` prints at most."""
 LOOK_TIMEOUT_S: Final = 5.0
 """How long a command looks into the mailbox for a chat that may have just begun."""
 NOT_KEPT: Final = ("queued", "failed")
@@ -264,6 +266,10 @@ def _as_unicode(text: str) -> str:
 
 
 async def _read(options: argparse.Namespace, terminal: Terminal) -> int:
+    if options.again is not None and (options.follow or options.wait):
+        raise UserError("--again prints what came before: leave out --follow and --wait.", EX_USAGE)
+    if options.again is not None and not 1 <= options.again <= MOST_AGAIN:
+        raise UserError(f"--again takes 1 to {MOST_AGAIN} messages.", EX_USAGE)
     async with _open(options, terminal) as me:
         chat = await _find(me, options.chat) if options.chat is not None else None
         show = _print_json if options.json else _print_message
@@ -271,19 +277,36 @@ async def _read(options: argparse.Namespace, terminal: Terminal) -> int:
         telling = asyncio.create_task(_tell_connection(me, terminal)) if options.follow and terminal.can_ask else None
         if options.follow:
             terminal.hint("Waiting for messages; Ctrl-C ends.")
+        seen = files = 0
         try:
-            async for batch in me.read(chat, wait_s=options.wait, follow=options.follow):
+            async for batch in _batches(me, chat, options):
                 saved = await saver.save(batch) if saver is not None else {}
                 for message in batch:
                     show(message, terminal, saved.get(message.id))
+                seen += len(batch)
+                if not files and saver is None and (files := sum(message.media is not None for message in batch)):
+                    terminal.hint("Files are saved with --save DIR; those printed before with --again N, too.")
         finally:
             if telling is not None:
                 telling.cancel()
+        if saver is not None and not seen and options.again is None:
+            terminal.hint("Nothing new came. Files of messages that were printed before are saved with --again N, too.")
         if saver is not None and saver.problem is not None:
             return saver.problem.exit_code
         if not await me.synchronise(0) and me.problem is not None:
             raise me.problem
     return 0
+
+
+async def _batches(me: Account, chat: Chat | None, options: argparse.Namespace) -> AsyncIterator[list[Message]]:
+    """What `taube read` prints: what no reader had, or the newest once more."""
+    if options.again is None:
+        async for batch in me.read(chat, wait_s=options.wait, follow=options.follow):
+            yield batch
+        return
+    await me.synchronise(LOOK_TIMEOUT_S)
+    for message in me.received(chat, options.again):
+        yield [message]
 
 
 class Saver:

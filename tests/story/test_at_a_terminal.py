@@ -5,8 +5,9 @@ import pty
 import select
 import sys
 import time
+from pathlib import Path
 
-from taube.testing import Person, Server
+from taube.testing import Person, Server, succeeded
 
 
 def at_terminal(person: Person, *words: str, answers: list[tuple[str, str]]) -> tuple[int, str]:
@@ -62,3 +63,14 @@ def test_a_text_is_typed_and_ctrl_c_sends_nothing(alice: Person, bob: Person) ->
     assert at_terminal(alice, "send", bob.name, answers=[("Ctrl-D ends it.", "\x03")])[0] == 130
     assert at_terminal(alice, "send", bob.name, answers=[("Ctrl-D ends it.", "by hand\n\x04")])[0] == 0
     assert [record["text"] for record in bob.read()] == ["by hand"]
+
+
+def test_whoever_is_shown_a_file_is_told_how_to_save_it(alice: Person, bob: Person, tmp_path: Path) -> None:
+    for name in ("one.bin", "two.bin"):
+        (tmp_path / name).write_bytes(b"something")
+        succeeded(alice.run("send", bob.name, "--file", str(tmp_path / name)))
+    code, screen = at_terminal(bob, "read", answers=[])
+    assert code == 0 and screen.count("--save DIR") == 1
+    code, screen = at_terminal(bob, "read", "--save", str(tmp_path), answers=[])
+    assert code == 0 and "Nothing new came" in screen and "--again N" in screen
+    assert "--again N" not in bob.run("read").err, "a script is told nothing"

@@ -49,6 +49,7 @@ def quiet() -> Terminal:
         "send bob --file=F -- -caption",
         "read --home H bob --json --follow --wait 3 --save D",
         "read",
+        "read bob --save D --again 3",
         "delete-account --home H",
     ],
 )
@@ -57,7 +58,18 @@ def test_every_command_of_the_contract_is_understood(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["", "fly", "join LINK", "send", "read --wait soon", "read --wait -1", "admin", "admin invite --uses few"]
+    "line",
+    [
+        "",
+        "fly",
+        "join LINK",
+        "send",
+        "read --wait soon",
+        "read --wait -1",
+        "read --again all",
+        "admin",
+        "admin invite --uses few",
+    ],
 )
 def test_a_mistyped_command_is_one_sentence_and_64(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

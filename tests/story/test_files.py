@@ -104,6 +104,27 @@ def test_a_photo_is_shown_in_words(pair: Pair, tmp_path: Path) -> None:
     assert "[photo pigeon.jpg, 480 x 640, " in shown and shown.endswith("kB] Look")
 
 
+def test_a_photo_that_was_printed_can_be_saved_later(pair: Pair, tmp_path: Path) -> None:
+    _, alice, bob = pair
+    original = os.urandom(5_000)
+    (tmp_path / "notes.bin").write_bytes(original)
+    succeeded(alice.run("send", bob.name, "--file", str(tmp_path / "notes.bin")))
+    succeeded(alice.run("send", bob.name, "What do you say?"))
+    assert len(bob.read()) == 2
+    succeeded(bob.run("send", alice.name, "Fine"))
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    assert bob.read("--save", str(saved)) == []
+    file, text = bob.read(alice.name, "--again", "2", "--save", str(saved))
+    assert Path(file["saved"]).read_bytes() == original and text["text"] == "What do you say?"
+    assert [record["text"] for record in bob.read("--again", "1")] == ["What do you say?"]
+    succeeded(alice.run("send", bob.name, "new"))
+    assert [record["text"] for record in bob.read("--again", "1")] == ["new"]
+    assert [record["text"] for record in bob.read()] == ["new"], "it was not marked as read"
+    for words in (("--again", "0"), ("--again", "1", "--follow"), ("--again", "1", "--wait", "1")):
+        assert bob.run("read", *words).code == 64
+
+
 @spec("CNT-43")
 def test_a_film_is_sent_as_it_is_only_when_that_is_asked_for(pair: Pair, tmp_path: Path) -> None:
     _, alice, bob = pair

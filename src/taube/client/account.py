@@ -466,6 +466,12 @@ class Account:
                 return
             await changed(0.1 if lock is None else 30.0 if follow else max(left_s, 0.01))
 
+    def received(self, chat: Chat | str | None = None, limit: int = 100) -> list[Message]:
+        """The newest *limit* texts and files that others sent, read or not, of all chats or of one, oldest first; marks
+        nothing as read."""
+        only = None if chat is None else (self.chat(chat) if isinstance(chat, str) else chat)._row.id
+        return [self._snapshot(row) for row in self._store.received(only, limit)]
+
     async def _outlasting(self, patient: bool, step: Callable[[], T]) -> T:
         """What *step* returns. Who is *patient* tries again while the home cannot be used: a disk may be full."""
         while True:

@@ -713,6 +713,18 @@ class Store:
             Message, "SELECT * FROM messages WHERE unread = 1 AND chat = ? ORDER BY n LIMIT ?", chat, limit
         )
 
+    def received(self, chat: bytes | None, limit: int) -> list[Message]:
+        """The newest *limit* texts and files of others, of all chats or of one; oldest first."""
+        of = "" if chat is None else "chat = ? AND "
+        rows = self._all(
+            Message,
+            f"SELECT * FROM messages WHERE {of}kind IN ('text', 'media') AND sender <> ? ORDER BY n DESC LIMIT ?",
+            *(() if chat is None else (chat,)),
+            self.meta("account"),
+            limit,
+        )
+        return rows[::-1]
+
     def count_unread(self, chat: bytes) -> int:
         return int(self._value("SELECT count(*) FROM messages WHERE unread = 1 AND chat = ?", chat))
 
