@@ -203,6 +203,8 @@ class Server:
         self._start_loops()
         undo.push_async_callback(self._stop_loops)
         undo.callback(self._stop_checking)
+        undo.callback(gc.set_threshold, *gc.get_threshold())
+        undo.callback(gc.unfreeze)
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 100)
