@@ -523,6 +523,23 @@ def test_what_was_counted_while_its_delete_was_under_way_counts_no_more(world: W
     assert not world.mailboxes.waits(world.queues[BOB])
 
 
+def test_what_is_deleted_while_its_mailbox_is_looked_up_does_not_stay_counted(world: World) -> None:
+    world.send(b"one", (BOB, OTHER))
+    world.settle()
+    link = world.attach()
+    world.settle()
+    world.acknowledge(link)  # its deletion waits for the end of this turn
+    world.mailboxes.detach(link, world.now)
+    world.mailboxes.stale()
+    world.send(b"two", (BOB, OTHER))
+    link = world.attach()
+    world.settle()
+    world.acknowledge(link)
+    world.settle()
+    assert link.bodies == [b"two"] and world.stored() == []
+    assert not world.mailboxes.waits(world.queues[BOB])
+
+
 def test_a_mailbox_that_was_emptied_by_expiry_has_room_again() -> None:
     world = small(capacity_envelopes=4)
     for _ in range(2):

@@ -296,6 +296,8 @@ class Mailboxes:
             self._wake()
         if mailbox.cursor < mailbox.top:
             self._pump(mailbox)
+        elif mailbox.envelopes and not flights:
+            self._empty(mailbox)
 
     def tick(self, now: float) -> None:
         """Store every live envelope whose patience has run out."""
@@ -503,6 +505,11 @@ class Mailboxes:
             if held[0] <= 0:
                 del mailbox.held[parcel.serial]
 
+    def _empty(self, mailbox: Mailbox) -> None:
+        """All was handed over and acknowledged: what is counted still was deleted after this state was looked up."""
+        mailbox.envelopes = mailbox.stored_bytes = 0
+        mailbox.held = {}
+
     def _settle(self, settlement: Settlement, index: int, status: int) -> None:
         if status != STATUS_KEPT:
             self.refused[status] += 1
@@ -635,9 +642,7 @@ class Mailboxes:
         if not more and mailbox.cursor < settled:
             mailbox.cursor = settled
         if not more and mailbox.top == settled and not mailbox.flights:
-            # all was handed over and acknowledged; what is counted still was deleted after this state was looked up
-            mailbox.envelopes = mailbox.stored_bytes = 0
-            mailbox.held = {}
+            self._empty(mailbox)
         self._pump(mailbox)
 
     def _unlink(self, mailbox: Mailbox) -> None:
