@@ -76,20 +76,20 @@ export function AddScreen() {
   const field = useRef<HTMLInputElement>(null);
   useEffect(() => app.keepLink(""), []);
   useEffect(() => {
-    const wanted = linkIn(link.value) || link.value.trim();
-    info.value = null;
-    problem.value = "";
+    const text = link.value;
+    const wanted = linkIn(text) || text.trim();
     if (!wanted) return;
     let here = true;
+    const isWanted = () => here && link.peek() === text;
     const stop = app.platform.later(120, async () => {
       try {
         const found = await app.engine.inspectLink(wanted);
-        if (!here) return;
+        if (!isWanted()) return;
         if (found.kind === "invitation") problem.value = t("error.link_is_invitation");
         else if (found.chat) go({ name: "chat", chat: found.chat, at: 0 }, true);
         else info.value = found;
       } catch (error) {
-        if (here) problem.value = sentence(failureOf(error));
+        if (isWanted()) problem.value = sentence(failureOf(error));
       }
     });
     return () => {
@@ -97,6 +97,13 @@ export function AddScreen() {
       stop();
     };
   }, [link.value]);
+  /** Another text in the field: what was found by the one before, or wrong with it, is not said of this one. */
+  const put = (text: string) => {
+    if (text === link.peek()) return;
+    link.value = text;
+    info.value = null;
+    problem.value = "";
+  };
   const add = async () => {
     if (busy.peek()) return;
     busy.value = true;
@@ -150,12 +157,12 @@ export function AddScreen() {
               value={link.value}
               aria-invalid={problem.value !== ""}
               aria-describedby={problem.value ? "add-problem" : undefined}
-              onInput={(event) => (link.value = event.currentTarget.value)}
+              onInput={(event) => put(event.currentTarget.value)}
               onPaste={(event) => {
                 const found = linkIn(event.clipboardData?.getData("text") ?? "");
                 if (!found) return;
                 event.preventDefault();
-                link.value = found;
+                put(found);
               }}
             />
           </label>
@@ -184,7 +191,7 @@ export function AddScreen() {
           hint={t("add.scanText")}
           onCode={(text) => {
             scanning.value = false;
-            link.value = text;
+            put(text);
           }}
           onClose={() => (scanning.value = false)}
         />
