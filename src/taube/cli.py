@@ -187,11 +187,20 @@ def _client(name: str) -> Run:
 
 def _server(name: str) -> Run:
     def command(options: argparse.Namespace, terminal: Terminal) -> int:
+        if name == "serve":
+            _end_when_told()
         from taube import operate
 
         return operate.run(name, options, terminal)
 
     return command
+
+
+def _end_when_told() -> None:
+    """Until the server listens to it itself: the first process of a container hears no signal without a handler."""
+    import signal
+
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 
 def _make_parser() -> _Parser:

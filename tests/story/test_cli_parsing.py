@@ -190,3 +190,13 @@ def test_folders_come_from_options_then_environment_then_the_usual_place(
     assert commands.home_folder(argparse.Namespace(home=None)) == tmp_path / "taube" / "home"
     assert operate.data_folder(argparse.Namespace(data=None)) == tmp_path / "taube" / "server"
     assert os.environ["XDG_DATA_HOME"]
+
+
+def test_a_server_that_is_still_loading_ends_when_it_is_told_to() -> None:
+    """Also as the first process of a container, which hears no signal that it has no handler for."""
+    program = (
+        "import os, signal, sys; from taube import cli, operate\n"
+        "operate.run = lambda *_: os.kill(os.getpid(), signal.SIGTERM) or 1\n"
+        "sys.exit(cli.main(['serve']))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=30).returncode == 0
