@@ -172,21 +172,31 @@ async def test_a_name_that_leads_inside_is_refused_before_and_while_it_is_pushed
     push.close()
 
 
+class HangingNames:
+    """Look-ups of hosts that begin so hang until `answers` is set; all lead to this machine."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, beginning: str = "") -> None:
+        self.answers = threading.Event()
+        self.asked: list[str] = []
+        self._beginning = beginning
+        monkeypatch.setattr(web_push.socket, "getaddrinfo", self._look_up)
+
+    def _look_up(self, host: str, *_: object, **__: object) -> list[Any]:
+        self.asked.append(host)
+        if host.startswith(self._beginning):
+            self.answers.wait(60)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))]
+
+
 @spec("WAK-04")
 async def test_a_look_up_that_hangs_holds_no_push_beyond_its_time_and_few_threads(
     browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers, asked = threading.Event(), []
-
-    def hangs(host: str, *_: object, **__: object) -> list[Any]:
-        asked.append(host)
-        answers.wait(60)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))]
+    names = HangingNames(monkeypatch)
 
     def at(host: str) -> PushRow:
         return PushRow(f"https://{host}.example.org/", browser.public, browser.secret)
 
-    monkeypatch.setattr(web_push.socket, "getaddrinfo", hangs)
     push = make(allow_private=0, timeout_s=0.2, at_once=4)
     try:
         async with asyncio.timeout(30):
@@ -194,9 +204,9 @@ async def test_a_look_up_that_hangs_holds_no_push_beyond_its_time_and_few_thread
                 assert await asyncio.gather(*(push.push(at("a")) for _ in range(4))) == [(Answer.LATER, 0.0)] * 4
             for host in "bcdefg":
                 assert await push.push(at(host)) == (Answer.LATER, 0.0)
-        assert [host[0] for host in asked] == ["a", "b", "c", "d"]
+        assert [host[0] for host in names.asked] == ["a", "b", "c", "d"]
     finally:
-        answers.set()
+        names.answers.set()
     async with asyncio.timeout(30):
         while await push.push(at("g")) != (Answer.REFUSED, 0.0):
             await asyncio.sleep(0.02)
@@ -207,18 +217,11 @@ async def test_a_look_up_that_hangs_holds_no_push_beyond_its_time_and_few_thread
 async def test_slow_name_servers_hold_up_few_threads_and_nobody_elses_endpoint_nor_push(
     browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers, asked = threading.Event(), []
-
-    def hangs(host: str, *_: object, **__: object) -> list[Any]:
-        asked.append(host)
-        if host.startswith("slow"):
-            answers.wait(60)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))]
+    names = HangingNames(monkeypatch, "slow")
 
     def at(host: str) -> PushRow:
         return PushRow(f"https://{host}.example.org/", browser.public, browser.secret)
 
-    monkeypatch.setattr(web_push.socket, "getaddrinfo", hangs)
     push = make(allow_private=0, timeout_s=0.2)
     try:
         async with asyncio.timeout(30):
@@ -226,13 +229,13 @@ async def test_slow_name_servers_hold_up_few_threads_and_nobody_elses_endpoint_n
                 slow = [push.leads_inside(at(f"slow{number}")) for number in range(LOOKS)]
                 assert not any(await asyncio.gather(*slow))
                 assert not await push.leads_inside(at("other")), "nobody waits for what others look up"
-            while len(asked) < LOOKS:
+            while len(names.asked) < LOOKS:
                 await asyncio.sleep(0.01)
-            assert sorted(asked) == sorted(f"slow{number}.example.org" for number in range(LOOKS))
+            assert sorted(names.asked) == sorted(f"slow{number}.example.org" for number in range(LOOKS))
             while await push.push(at("another")) != (Answer.REFUSED, 0.0):
                 await asyncio.sleep(0.01)
     finally:
-        answers.set()
+        names.answers.set()
     async with asyncio.timeout(30):
         while not await push.leads_inside(at("other")):
             await asyncio.sleep(0.02)
@@ -243,22 +246,16 @@ async def test_slow_name_servers_hold_up_few_threads_and_nobody_elses_endpoint_n
 async def test_as_many_as_wait_for_a_look_up_make_nobody_else_wait_and_let_no_wrong_endpoint_in(
     browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers, asked = threading.Event(), []
-
-    def hangs(host: str, *_: object, **__: object) -> list[Any]:
-        asked.append(host)
-        answers.wait(60)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))]
+    names = HangingNames(monkeypatch)
 
     def at(host: str) -> PushRow:
         return PushRow(f"https://{host}/", browser.public, browser.secret)
 
-    monkeypatch.setattr(web_push.socket, "getaddrinfo", hangs)
     push = make(allow_private=0, timeout_s=60.0)
     waiting = [asyncio.ensure_future(push.leads_inside(at("slow.example.org"))) for _ in range(LOOKS)]
     try:
         async with asyncio.timeout(30):
-            while not asked:
+            while not names.asked:
                 await asyncio.sleep(0.01)
             waiting[0].cancel()
             await asyncio.wait(waiting[:1])
@@ -267,9 +264,9 @@ async def test_as_many_as_wait_for_a_look_up_make_nobody_else_wait_and_let_no_wr
             assert not await push.leads_inside(at("push.example.org"))
             with pytest.raises(WireError):
                 await push.leads_inside(at("10.0.0.1"))
-        assert asked == ["slow.example.org"]
+        assert names.asked == ["slow.example.org"]
     finally:
-        answers.set()
+        names.answers.set()
     async with asyncio.timeout(30):
         assert all(await asyncio.gather(*waiting)), "who stops waiting ends no look-up of others"
     push.close()
