@@ -164,7 +164,7 @@ def explain(error: Exception) -> tuple[str, int]:
     return f"A bug in Taube ({type(error).__name__}: {error}); with TAUBE_DEBUG=1 it shows where.", EX_SOFTWARE
 
 
-_DISK_IS_AT_FAULT: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_DISK_IS_AT_FAULT: Final = (*shortage.ROOM, errno.EROFS, errno.EIO)
 
 
 def _code_of(error: OSError) -> int:
