@@ -6,7 +6,6 @@ is imported: a client command never loads the server, and `taube --help` loads n
 """
 
 import argparse
-import errno
 import os
 import re
 import sys
@@ -153,7 +152,7 @@ def explain(error: Exception) -> tuple[str, int]:
         )
     if isinstance(error, OSError) and error.errno in shortage.FILES:
         return shortage.sentence(error.errno, ""), EX_CONFIG
-    if isinstance(error, OSError) and error.errno in _DISK_IS_AT_FAULT:
+    if isinstance(error, OSError) and error.errno in shortage.DISK:
         where = error.filename if error.filename is not None else "A file"
         return (
             f"{where} cannot be written ({(error.strerror or '').lower()}): make room or mend it, then try again.",
@@ -162,9 +161,6 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}.", _code_of(error)
     return f"A bug in Taube ({type(error).__name__}: {error}); with TAUBE_DEBUG=1 it shows where.", EX_SOFTWARE
-
-
-_DISK_IS_AT_FAULT: Final = (*shortage.ROOM, errno.EROFS, errno.EIO)
 
 
 def _code_of(error: OSError) -> int:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+DISK: Final = (*ROOM, errno.EROFS, errno.EIO)
+"""The disk is at fault, not what is on it."""
 FILES: Final = (errno.EMFILE, errno.ENFILE)
 _TRIED_FILES: Final = 8
 _TRIED_BYTES: Final = 256 * 1024

@@ -148,13 +148,12 @@ def _parts(file: Path) -> Iterator[bytes]:
 
 def _check_alone(file: Path) -> None:
     """Raises OperatorError if a log lies beside *file*, which nothing says whether it belongs to it."""
-    for log in (file.with_name(f"{file.name}{ending}") for ending in sqlite.LOGS):
-        if log.exists() and log.stat().st_size:
-            raise OperatorError(
-                f"Nothing was restored. {log} lies beside {file}, and a backup is one file: if both are a copy of a"
-                " server's, name their folder with --data and make a backup of it; if not, move it away.",
-                EX_DATAERR,
-            )
+    if logs := sqlite.logs_of(file):
+        raise OperatorError(
+            f"Nothing was restored. {logs[0]} lies beside {file}, and a backup is one file: if both are a copy of a"
+            " server's, name their folder with --data and make a backup of it; if not, move it away.",
+            EX_DATAERR,
+        )
 
 
 def _not_as_made(file: Path) -> OperatorError:

@@ -161,7 +161,7 @@ def prepare(path: Path, settings: SqliteSettings) -> None:
     except OSError as error:
         sentence = shortage.sentence(error.errno, path)
         sentence = sentence or f"Cannot write {path}: {error.strerror}. Check who owns the folder."
-        raise StoreUnusable(sentence, is_disk=error.errno in _DISK_IS_AT_FAULT) from error
+        raise StoreUnusable(sentence, is_disk=error.errno in shortage.DISK) from error
     if is_cut_off(path):
         raise StoreUnusable(f"{path} is damaged (cut off). Nothing was changed: restore a backup, or repair a copy.")
     try:
@@ -194,11 +194,16 @@ def prepare(path: Path, settings: SqliteSettings) -> None:
         connection.close()
 
 
+def logs_of(path: Path) -> list[Path]:
+    """The logs beside a file that hold something."""
+    logs = [path.with_name(f"{path.name}{ending}") for ending in LOGS]
+    return [log for log in logs if log.exists() and log.stat().st_size]
+
+
 def is_cut_off(path: Path) -> bool:
     """Whether a file without a log is shorter than its own head says. SQLite takes a piece of a page for nothing, or
     fills it with zeros; with a log, what is missing may lie there."""
-    logs = (path.with_name(f"{path.name}{ending}") for ending in LOGS)
-    if any(log.exists() and log.stat().st_size for log in logs):
+    if logs_of(path):
         return False
     with path.open("rb") as file:
         head = file.read(100)
@@ -229,9 +234,6 @@ def _unusable(path: Path, error: apsw.Error) -> StoreUnusable:
         return StoreUnusable(f"{path} is locked by another process. Wait for it to finish, or stop it.")
     sentence = f"Cannot use {path} ({error}). Check who owns it, and the disk."
     return StoreUnusable(sentence, is_disk=isinstance(error, apsw.IOError))
-
-
-_DISK_IS_AT_FAULT: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def _is_written(folder: Path) -> bool:
