@@ -7,16 +7,19 @@ import hashlib
 import json
 import os
 import random
+import threading
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
 
 from taube.server.config import ServerConfig
+from taube.server.gateway import blobs as gateway
 from taube.server.limits import LIMITS, LimitSettings
 from taube.server.ops.workers import GuardedTime
 from taube.server.ports import SMALLEST_ROOM_BYTES
 from taube.server.services.blobs import BlobSettings
+from taube.server.stores.objects import ObjectFolder
 from tests.spec import spec
 
 KIB = 1024
@@ -49,10 +52,6 @@ class Uploader:
         return parsed(await self.rig.http(request(method, self.path, fields or {}, body)))
 
     async def begin(self, length: int, **fields: Any) -> Answer:
-        """Once the server has counted what it holds; before, it says that it is busy."""
-        async with asyncio.timeout(10):
-            while self.rig.server._blobs.used_bytes is None:
-                await asyncio.sleep(0.01)
         return await self.ask("POST", self.own | {"Upload-Length": length} | fields, b"")
 
     async def append(self, offset: int, data: bytes) -> Answer:
@@ -382,6 +381,28 @@ async def test_a_disk_that_cannot_be_written_refuses_and_nothing_of_it_counts(ri
         assert (await one.append(1_000, b"c" * 4_000)).fields["upload-complete"] == "?1"
         assert (await one.ask("GET")).body == b"a" * 1_000 + b"c" * 4_000
         await server.online()
+
+
+@spec("BLB-10")
+async def test_an_upload_right_after_a_start_waits_until_what_there_is_was_counted(rig, monkeypatch):
+    may_count, sweep = threading.Event(), ObjectFolder.sweep
+
+    def late(*arguments: Any) -> Any:
+        may_count.wait(30)
+        return sweep(*arguments)
+
+    monkeypatch.setattr(ObjectFolder, "sweep", late)
+    async with rig(config=blobs()) as server:
+        waiting = asyncio.ensure_future(Uploader(server).begin(300))
+        async with asyncio.timeout(10):
+            while not server.server._blobs._uploads:
+                await asyncio.sleep(0.01)
+        monkeypatch.setattr(gateway, "COUNT_S", 0.05)
+        impatient = await Uploader(server).begin(300)
+        assert (impatient.status, impatient.error["name"]) == (503, "busy")
+        assert int(impatient.fields["retry-after"]) > 0
+        may_count.set()
+        assert (await waiting).status == 201
 
 
 @spec("BLB-10")

@@ -49,6 +49,8 @@ READ_BYTES: Final = 64 * 1024
 WRITE_BYTES: Final = 64 * 1024
 HEAD_ROOM_BYTES: Final = 64 * 1024
 TAKEOVER_S: Final = 10.0
+COUNT_S: Final = 10.0
+"""How long an upload that begins right after a start waits until what there is has been counted."""
 LEFT_OVER_S: Final = 2.0
 """How long the rest of a refused upload is read and dropped, so that its sender gets to see the answer."""
 LEFT_OVER_BYTES: Final = 4 * 1024 * 1024
@@ -177,6 +179,7 @@ class BlobTraffic:
         self.count = 0
         self.used_bytes: int | None = None
         """Bytes of all blobs and of what was announced; None until they were counted after the start."""
+        self._counted = asyncio.Event()
         self._begun_bytes = 0
         self._begun = 0
         self._coming_bytes = 0
@@ -194,6 +197,7 @@ class BlobTraffic:
     async def end(self, most_s: float) -> None:
         """Break off what is under way, keep what came of it, begin nothing any more. Clients go on later."""
         self._draining = True
+        self._counted.set()
         for exchange in list(self._running):
             exchange.abort()
         with suppress(TimeoutError):
@@ -214,6 +218,7 @@ class BlobTraffic:
             removed, left, room_bytes = removed + swept.removed, left + swept.left, room_bytes + swept.room_bytes
         self.used_bytes = room_bytes + self._begun_bytes
         self.count = left + self._begun
+        self._counted.set()
         return removed
 
     # ---------------------------------------------------------------- requests
@@ -312,9 +317,9 @@ class BlobTraffic:
         status = 200
         if state is None:
             status = 201
+            await self._wait_for_count()
             free = await self._call(self._store.free_bytes) - self._coming_bytes
-            if self.used_bytes is None:
-                raise WireError(BUSY, retry_after_ms=RETRY_MS)
+            assert self.used_bytes is not None
             blobs.check_room(length, self.used_bytes, free, settings)
             now = self._time.monotonic()
             self._limits.check("begin blob", now, source=exchange.source)
@@ -330,6 +335,14 @@ class BlobTraffic:
         elif state.length != length:
             raise _Conflict(state)
         await exchange.answer(status, (*_progress(state), ("cache-control", "no-store")))
+
+    async def _wait_for_count(self) -> None:
+        """Until `used_bytes` is known. Raises BUSY when that takes too long, or the server stops."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(COUNT_S):
+                await self._counted.wait()
+        if self.used_bytes is None:
+            raise WireError(BUSY, retry_after_ms=RETRY_MS)
 
     def _count_begun(self, room_bytes: int, count: int) -> None:
         assert self.used_bytes is not None
