@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from taube.exits import EX_CONFIG, EX_DATAERR, EX_IOERR, EX_NOINPUT, EX_USAGE
+from taube.exits import EX_DATAERR, EX_NOINPUT, EX_USAGE
 from taube.server import folder
 from taube.server.config import OperatorError
 from taube.server.gateway.dispatch import knows as all_known
@@ -98,7 +98,7 @@ def _tables(data: Path) -> Iterator[Tables]:
                 raise OperatorError(f"{path} is damaged ({wrong}): restore a backup.")
             yield tables
     except StoreUnusable as error:
-        raise OperatorError(str(error), EX_IOERR if error.is_disk else EX_CONFIG) from error
+        raise OperatorError(str(error), error.exit_code) from error
 
 
 def _no_server(data: Path) -> OperatorError:

@@ -319,7 +319,7 @@ class Server:
                 settings=self._config.sqlite,
             )
         except StoreUnusable as error:
-            raise OperatorError(str(error), EX_IOERR if error.is_disk else EX_CONFIG) from error
+            raise OperatorError(str(error), error.exit_code) from error
 
     async def ask(self, job: Callable[[Tables], T]) -> T:
         """Run one job over the tables and wait until it is durable."""

@@ -15,6 +15,7 @@ Source: docs/protocol/delivery.md; STYLE.md §3.
 from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any, Final, NamedTuple, NewType, Protocol, TypeVar
 
+from taube.exits import EX_CONFIG, EX_IOERR
 from taube.wire.errors import TaubeError, WireError
 from taube.wire.messages import AccountId, DeviceId, GateName, Serial
 
@@ -69,7 +70,7 @@ class StoreUnusable(TaubeError):
 
     def __init__(self, sentence: str, *, is_disk: bool = False) -> None:
         super().__init__(sentence)
-        self.is_disk = is_disk
+        self.exit_code = EX_IOERR if is_disk else EX_CONFIG
 
 
 # ---------------------------------------------------------------- rows

@@ -45,7 +45,7 @@ def test_a_data_folder_that_cannot_be_taken_says_what_is_short(
             assert refused.value.exit_code == code and "own" not in str(refused.value)
         with pytest.raises(StoreUnusable, match=said) as unusable:
             sqlite.prepare(tmp_path / "taube.db", sqlite.SqliteSettings())
-    assert unusable.value.is_disk == (code == EX_IOERR) and "own" not in str(unusable.value)
+    assert unusable.value.exit_code == code and "own" not in str(unusable.value)
 
 
 @pytest.mark.parametrize(("number", "said", "code"), SHORT)
@@ -55,7 +55,7 @@ def test_what_sqlite_does_not_tell_is_tried(
 ) -> None:
     monkeypatch.setattr(shortage, "of_folder", lambda folder: number)
     told = sqlite._unusable(tmp_path / "taube.db", kind("disk I/O error"))
-    assert said in str(told) and told.is_disk == (code == EX_IOERR)
+    assert said in str(told) and told.exit_code == code
     monkeypatch.setattr(shortage, "of_folder", lambda folder: None)
     assert said not in str(sqlite._unusable(tmp_path / "taube.db", kind("disk I/O error")))
 
