@@ -282,6 +282,30 @@ def test_a_chat_that_is_not_accepted_fetches_nothing(world: World, tmp_path: Pat
     run(story())
 
 
+@spec("CNT-11", "DEV-42")
+@pytest.mark.parametrize("is_file", [True, False])
+def test_what_was_read_right_before_its_sender_was_blocked_is_confirmed_when_they_are_let_in(
+    world: World, tmp_path: Path, is_file: bool
+) -> None:
+    async def story() -> None:
+        alice, bob = await pair(world, FakeBlobs())
+        (tmp_path / "a").write_bytes(b"a")
+        chat = alice.account.chat("bob")
+        await (chat.send_file(tmp_path / "a") if is_file else chat.send_text("a"))
+        await alice.engine.files.upload_due()
+        await world.settle()
+        async for batch in bob.account.read():
+            assert len(batch) == 1
+        await bob.account.chat("alice").block()
+        await world.settle()
+        assert alice.states("bob") == ["delivered"]
+        await bob.account.chat("alice").accept()
+        await world.settle()
+        assert alice.states("bob") == ["read"]
+
+    run(story())
+
+
 def test_a_blocked_chat_and_a_replaced_device_send_no_file_any_more(world: World, tmp_path: Path) -> None:
     async def story() -> None:
         blobs = FakeBlobs()

@@ -298,7 +298,7 @@ class Contacts:
             if group is not None and group.standing == "left":
                 self._store.add_chore("successor", chat.id, b"", self._vault.now_ms())
             for message in self._store.messages(chat.id, content.MAX_RECEIPT_IDS):
-                if message.sender != self._vault.account and message.kind == "text":
+                if message.sender != self._vault.account and message.kind in ("text", "media"):
                     status = content.DELIVERED if message.unread else content.READ
                     self._store.owe_receipt(chat.id, message.id, status)
             for group in self._store.groups_of_chat(chat.id):
