@@ -150,8 +150,9 @@ async def _chats(options: argparse.Namespace, terminal: Terminal) -> int:
 async def _accept(options: argparse.Namespace, terminal: Terminal) -> int:
     async with _open(options, terminal) as me:
         chat = await _find(me, options.chat)
-        await chat.accept()
-        await me.wait_settled(SEND_TIMEOUT_S)
+        with terminal.progress("opening the chat"):
+            await chat.accept()
+            await me.wait_settled(SEND_TIMEOUT_S)
     terminal.hint(f"You and {safe_line(chat.name)} can write to each other now.")
     return 0
 
@@ -168,8 +169,9 @@ async def _block(options: argparse.Namespace, terminal: Terminal) -> int:
 async def _unblock(options: argparse.Namespace, terminal: Terminal) -> int:
     async with _open(options, terminal) as me:
         chat = await _find(me, options.chat)
-        await chat.unblock()
-        await me.wait_settled(SEND_TIMEOUT_S)
+        with terminal.progress("unblocking"):
+            await chat.unblock()
+            await me.wait_settled(SEND_TIMEOUT_S)
     name = safe_line(chat.name)
     if chat.state == "request":
         terminal.hint(f"{name} is a request again: `taube accept` lets them in.")
