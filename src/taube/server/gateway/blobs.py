@@ -180,6 +180,7 @@ class BlobTraffic:
         self.used_bytes: int | None = None
         """Bytes of all blobs and of what was announced; None until they were counted after the start."""
         self._counted = asyncio.Event()
+        """Ends the waiting for that; set when the server stops, too."""
         self._begun_bytes = 0
         self._begun = 0
         self._coming_bytes = 0
@@ -338,6 +339,8 @@ class BlobTraffic:
 
     async def _wait_for_count(self) -> None:
         """Until `used_bytes` is known. Raises BUSY when that takes too long, or the server stops."""
+        if self.used_bytes is not None:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(COUNT_S):
                 await self._counted.wait()
