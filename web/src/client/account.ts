@@ -42,8 +42,9 @@ import { failureOf, UserError, userErrorOf } from "./errors";
 import type { DeviceLink, Network } from "./network";
 import { shownAs } from "./pictures";
 import { digitsOf, pictureOf, Snapshots, safetyCode, shownName } from "./snapshots";
-import type { Chat as ChatRow, Entry, MediaRow, Message as MessageRow, Store, Tx } from "./store";
+import type { Store, Tx } from "./store";
 import { type Listener, type Locks, Sync } from "./sync";
+import type { Chat as ChatRow, Entry, MediaRow, Message as MessageRow } from "./tables";
 import { socketUrl, TransportError } from "./transport";
 import { type Files, Uploads, uploadSubject } from "./uploads";
 import {

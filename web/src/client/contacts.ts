@@ -25,7 +25,8 @@ import {
 import { UserError } from "./errors";
 import type { Network } from "./network";
 import type { Outbox } from "./outbox";
-import type { Chat, Group, NewChat, Tx } from "./store";
+import type { Tx } from "./store";
+import type { Chat, Group, NewChat } from "./tables";
 import type { Vault } from "./vault";
 
 const MAX_NAME = 64;

@@ -32,7 +32,8 @@ import {
 } from "./e2e";
 import { DeviceReplaced, UserError } from "./errors";
 import type { DeviceLink, Link, Network } from "./network";
-import { type Address, DAY_MS, type Tx } from "./store";
+import { DAY_MS, type Tx } from "./store";
+import type { Address } from "./tables";
 import type { Vault } from "./vault";
 
 /** One-time key packages of each suite that a device keeps on offer. */

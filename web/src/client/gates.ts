@@ -25,7 +25,8 @@ import {
   type StageOptions,
 } from "./e2e";
 import type { Network } from "./network";
-import type { Group, Pending, Tx } from "./store";
+import type { Tx } from "./store";
+import type { Group, Pending } from "./tables";
 import type { Vault } from "./vault";
 
 const LAST_K = 15;

@@ -27,7 +27,8 @@ import type { Gates } from "./gates";
 import type { Outbox } from "./outbox";
 import type { Rejoin } from "./rejoin";
 import { shownName } from "./snapshots";
-import type { Address, Chat, Group, MediaRow, MessageExtras, Tx } from "./store";
+import type { Tx } from "./store";
+import type { Address, Chat, Group, MediaRow, MessageExtras } from "./tables";
 import type { Vault } from "./vault";
 
 /** Envelopes of one sender may overtake each other: a gap is asked for only after this time. */

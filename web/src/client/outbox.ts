@@ -17,7 +17,8 @@ import { type Content, decode, encode, MAX_RECEIPT_IDS, MAX_RESEND_SEQUENCES } f
 import { CoreError, CoreTrapped, DEVICE_SCOPE, type GroupInfo } from "./e2e";
 import { failureOf } from "./errors";
 import type { Link, Network } from "./network";
-import { type Chat, DAY_MS, type MediaRow, type Outgoing, type Tx } from "./store";
+import { DAY_MS, type Tx } from "./store";
+import type { Chat, MediaRow, Outgoing } from "./tables";
 import type { Vault } from "./vault";
 
 /** What was sent is kept so long, to be sent again when asked. */

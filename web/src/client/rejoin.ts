@@ -25,7 +25,8 @@ import {
 } from "./e2e";
 import type { Gates } from "./gates";
 import type { Outbox } from "./outbox";
-import { type Chat, type Chore, DAY_MS, type Group, type Tx } from "./store";
+import { DAY_MS, type Tx } from "./store";
+import type { Chat, Chore, Group } from "./tables";
 import type { Vault } from "./vault";
 
 const NEXT_PEER_MS = 10 * 60 * 1000;

@@ -10,7 +10,8 @@ import type { Chat, ChatState, Media, Message, MessageKind, MessageState, Reply 
 import { skeleton } from "./contacts";
 import { KIND_PAIR } from "./e2e";
 import { PORTRAIT_PIXELS_MOST, shownAs } from "./pictures";
-import type { Chat as ChatRow, Contact, MediaRow, Message as MessageRow, Tx } from "./store";
+import type { Tx } from "./store";
+import type { Chat as ChatRow, Contact, MediaRow, Message as MessageRow } from "./tables";
 import type { Vault } from "./vault";
 
 const REPLY_CHARACTERS = 200;

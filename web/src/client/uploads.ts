@@ -11,7 +11,8 @@ import { hex, joined } from "../bytes";
 import { isFailure } from "./api";
 import { failureOf, UserError } from "./errors";
 import type { Outbox } from "./outbox";
-import type { Chore, MediaRow, Message, Tx } from "./store";
+import type { Tx } from "./store";
+import type { Chore, MediaRow, Message } from "./tables";
 import type { Vault } from "./vault";
 
 /** What moves sealed files; `Blobs` of blobs.ts fits. */

@@ -10,7 +10,8 @@ import { cleanName } from "./contacts";
 import { isPhoto, MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, MAX_PHOTO_BYTES, MAX_TEXT_BYTES } from "./content";
 import type { Push } from "./devices";
 import { UserError } from "./errors";
-import type { Chat as ChatRow, Message as MessageRow, Tx } from "./store";
+import type { Tx } from "./store";
+import type { Chat as ChatRow, Message as MessageRow } from "./tables";
 
 const MAX_NAME = 64;
 const ACCOUNT_BYTES = 32;

@@ -8,11 +8,11 @@ import {
   KEEP_SENT_MS,
   LOOSE_MS,
   MAX_ASIDE_PER_SERIAL,
-  type NewChat,
   type Store,
   StoreError,
   type Tx,
 } from "../../src/client/store";
+import type { NewChat } from "../../src/client/tables";
 import { Random } from "../random";
 import { Profile } from "./browser";
 
