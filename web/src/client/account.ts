@@ -82,7 +82,7 @@ const UNREAD_BATCH = 500;
 const FOUND_MESSAGES = 100;
 const SCANNED_MESSAGES = 20_000;
 /** What a server takes unless its operator chose otherwise. */
-const MAX_FILE_BYTES = 80 * 1024 * 1024;
+const MAX_FILE_BYTES = 64 * 1024 * 1024;
 const MEDIA_TYPE = /^image\/[a-z0-9][a-z0-9!#$&^_.+-]*$/;
 
 /** Everything from outside that an account needs. */
