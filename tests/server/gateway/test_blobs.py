@@ -294,6 +294,56 @@ async def test_a_reader_that_stops_reading_is_cut_off(rig):
         assert (await one.ask("GET")).body == data
 
 
+async def test_nothing_is_read_any_more_for_a_reader_that_has_gone(rig, monkeypatch):
+    data = bytes(8 * KIB * KIB)
+    async with rig(tls=True, config=blobs()) as server:
+        one = Uploader(server)
+        await one.upload(data)
+        read, pieces = ObjectFolder.read, list[int]()
+
+        def slowly(self: ObjectFolder, name: bytes, start: int, size: int) -> bytes:
+            pieces.append(start)
+            threading.Event().wait(0.01)
+            return read(self, name, start, size)
+
+        monkeypatch.setattr(ObjectFolder, "read", slowly)
+        host, _, port = server.server.url.partition("://")[2].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=server.context)
+        writer.write(request("GET", one.path, {}, None))
+        await reader.readexactly(1000)
+        writer.transport.abort()
+        traffic = server.server._blobs
+        async with asyncio.timeout(30):
+            while traffic.transfers:
+                await asyncio.sleep(0.01)
+        assert len(pieces) < len(data) // gateway.READ_BYTES // 2
+
+
+async def test_nothing_is_begun_for_one_who_has_gone_while_what_there_is_was_counted(rig, monkeypatch):
+    sweep, may_sweep = ObjectFolder.sweep, threading.Event()
+
+    def slowly(self: ObjectFolder, part: int, today: int, may_expire: bool) -> Any:
+        may_sweep.wait(30)
+        return sweep(self, part, today, may_expire)
+
+    monkeypatch.setattr(ObjectFolder, "sweep", slowly)
+    async with rig(config=blobs()) as server:
+        one, traffic = Uploader(server), server.server._blobs
+        host, _, port = server.server.url.partition("://")[2].rpartition(":")
+        _, writer = await asyncio.open_connection(host, int(port), ssl=server.context)
+        writer.write(request("POST", one.path, one.own | {"Upload-Length": 5000}, b""))
+        async with asyncio.timeout(30):
+            while not traffic._uploads:
+                await asyncio.sleep(0.01)
+            writer.transport.abort()
+            await asyncio.sleep(0.1)
+            may_sweep.set()
+            while traffic._running:
+                await asyncio.sleep(0.01)
+        assert (await one.offset()).status == 404
+        assert (await one.begin(5000)).status == 201
+
+
 @spec("BLB-09")
 async def test_an_upload_of_60_mb_does_not_sit_in_memory(rig):
     from taube.server.app import resident_bytes

@@ -106,6 +106,8 @@ class _Exchange:
     fields: dict[bytes, str]
     source: str | None
     abort: Callable[[], None]
+    has_gone: Callable[[], bool]
+    """Whether the connection has ended, or is about to: what is sent is dropped then, without a word."""
     began: bool = False
     """Whether the answer has begun."""
     is_read: bool = False
@@ -225,10 +227,18 @@ class BlobTraffic:
     # ---------------------------------------------------------------- requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI. `scope["state"]` holds the *source* for limits and *abort*, which ends the connection."""
+        """ASGI. `scope["state"]` holds the *source* for limits, *abort*, which ends the connection, and *has_gone*."""
         state = scope.get("state", {})
         fields = {name: value.decode("latin-1") for name, value in reversed(scope["headers"])}
-        exchange = _Exchange(scope, receive, send, fields, state.get("source"), state.get("abort", _nothing))
+        exchange = _Exchange(
+            scope,
+            receive,
+            send,
+            fields,
+            state.get("source"),
+            state.get("abort", _nothing),
+            state.get("has_gone", lambda: False),
+        )
         self._running.add(exchange)
         try:
             await self._answer(exchange)
@@ -318,7 +328,7 @@ class BlobTraffic:
         status = 200
         if state is None:
             status = 201
-            await self._wait_for_count()
+            await self._wait_for_count(exchange)
             free = await self._call(self._store.free_bytes) - self._coming_bytes
             assert self.used_bytes is not None
             blobs.check_room(length, self.used_bytes, free, settings)
@@ -337,13 +347,16 @@ class BlobTraffic:
             raise _Conflict(state)
         await exchange.answer(status, (*_progress(state), ("cache-control", "no-store")))
 
-    async def _wait_for_count(self) -> None:
-        """Until `used_bytes` is known. Raises BUSY when that takes too long, or the server stops."""
+    async def _wait_for_count(self, exchange: _Exchange) -> None:
+        """Until `used_bytes` is known. Raises BUSY when that takes too long, or the server stops; _Gone when nobody
+        waits for the answer any more."""
         if self.used_bytes is not None:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(COUNT_S):
                 await self._counted.wait()
+        if exchange.has_gone():
+            raise _Gone
         if self.used_bytes is None:
             raise WireError(BUSY, retry_after_ms=RETRY_MS)
 
@@ -476,7 +489,7 @@ class BlobTraffic:
                 self._metrics.count("blobs_refused", reason="slow")
                 raise _Gone from None
             self._metrics.count("blob_bytes", len(piece), reason="out")
-            if at < end and self._is_slow(at - part.start, began):
+            if at < end and (exchange.has_gone() or self._is_slow(at - part.start, began)):
                 raise _Gone
 
     # ---------------------------------------------------------------- helpers

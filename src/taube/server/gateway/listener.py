@@ -236,7 +236,8 @@ class FirstBytes(asyncio.BufferedProtocol):
             self._is_long = True
             self._deadline = self._listener.loop.call_later(longer[0], self._transport.abort)
             self._body_left = longer[1]
-        self._http = self._listener.http({"source": self._source, "abort": self._transport.abort})
+        about = {"source": self._source, "abort": self._transport.abort, "has_gone": self._transport.is_closing}
+        self._http = self._listener.http(about)
         self._http.connection_made(cast("asyncio.Transport", Resuming(self._transport, self._listener.loop)))
         self._feed_http(self._head)
         self._head = b""
