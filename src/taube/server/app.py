@@ -699,6 +699,8 @@ def bind(listen: str, option: str = "--listen") -> list[socket.socket]:
         raise OperatorError(
             f"{listen} cannot be listened on ({why}): choose another address or port with {option}.", EX_UNAVAILABLE
         ) from error
+    except UnicodeError as error:  # getaddrinfo writes a name as IDNA first
+        raise OperatorError(f"{host} is no name of a host: choose another one with {option}.", EX_USAGE) from error
     return sockets
 
 

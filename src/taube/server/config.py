@@ -145,8 +145,10 @@ def read_config(path: Path | None) -> ServerConfig:
         raise OperatorError(f"There is no file {path}.", EX_NOINPUT) from error
     except IsADirectoryError as error:
         raise OperatorError(f"{path} is not a file: name the TOML file itself.", EX_NOINPUT) from error
-    except OSError as error:
+    except PermissionError as error:
         raise OperatorError(f"{path} cannot be read by this user.", EX_NOINPUT) from error
+    except OSError as error:
+        raise OperatorError(f"{path} cannot be read ({(error.strerror or '').lower()}).", EX_NOINPUT) from error
     except (ValueError, RecursionError) as error:
         raise OperatorError(f"{path} cannot be read as TOML: {error}.", EX_CONFIG) from error
     config = _set(ServerConfig(), given, "", path)

@@ -40,6 +40,11 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path, content: bytes) -> No
         read_config(file)
 
 
+def test_a_file_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match=r"cannot be read \(file name too long\)\.$"):
+        read_config(tmp_path / ("a" * 300))
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

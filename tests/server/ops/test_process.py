@@ -209,6 +209,27 @@ def test_a_busy_port_is_refused_and_the_folder_is_free_again(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 300, b"\xff"])
+def test_a_host_that_is_no_name_is_refused(tmp_path, host):
+    file, key = make_certificate(tmp_path / "tls")
+    tls = ("--url", "https://example.org", "--tls-cert", str(file), "--tls-key", str(key))
+    listen = f"{host}:0" if isinstance(host, str) else host + b":0"
+    code, sentence = refused(tmp_path / "data", *tls, "--listen", listen)
+    assert code == 64 and "is no name of a host" in sentence and "--listen" in sentence
+
+
+def test_a_server_whose_standard_error_is_closed_runs(tmp_path):
+    server = subprocess.Popen(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-m", "taube", "serve", "--data", str(tmp_path / "data"),
+         "--listen", "127.0.0.1:0"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert server.stdout is not None
+    assert server.stdout.readline().startswith("ready ")
+    server.terminate()
+    assert server.wait(60) == 0
+
+
 @spec("DEL-25")
 def test_a_folder_that_lost_its_database_is_refused_and_left_alone(tmp_path):
     listen = ("--listen", "127.0.0.1:0")

@@ -9,11 +9,13 @@ It knows no service. Source: docs/operating.md, "Metrics" and "Logs".
 
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -230,5 +232,5 @@ def silence_libraries() -> None:
 
 
 def standard_error() -> TextIO:
-    """Where logs go."""
-    return sys.stderr
+    """Where logs go; nowhere if the caller closed it."""
+    return sys.stderr or Path(os.devnull).open("w", encoding="utf-8")
