@@ -18,6 +18,7 @@ from taube import __version__, shortage
 from taube.exits import (
     EX_CANTCREAT,
     EX_CONFIG,
+    EX_DATAERR,
     EX_IOERR,
     EX_NOINPUT,
     EX_NOPERM,
@@ -160,6 +161,8 @@ def explain(error: Exception) -> tuple[str, int]:
         )
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}.", _code_of(error)
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        return "What was typed is not valid UTF-8: type it anew, or give the file or folder another name.", EX_DATAERR
     return f"A bug in Taube ({type(error).__name__}: {error}); with TAUBE_DEBUG=1 it shows where.", EX_SOFTWARE
 
 

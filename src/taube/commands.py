@@ -253,9 +253,12 @@ def _text_from_input(terminal: Terminal) -> str:
     if terminal.can_ask:
         terminal.hint("Write the text; Ctrl-D ends it.")
     try:
-        return terminal.read_text(MAX_TEXT_BYTES + 2).removesuffix("\n")
+        text = terminal.read_text(MAX_TEXT_BYTES + 2)
     except UnicodeDecodeError:
         raise UserError("The text is not valid UTF-8.", EX_DATAERR) from None
+    if len(text) > MAX_TEXT_BYTES + 1:  # how much more there is was not read
+        raise UserError(f"A message has 1 to {MAX_TEXT_BYTES} bytes of text; this one has more.", EX_DATAERR)
+    return text.removesuffix("\n")
 
 
 def _as_unicode(text: str) -> str:
@@ -444,7 +447,10 @@ def _passphrase_from_file() -> str | None:
     name = os.environ.get("TAUBE_PASSPHRASE_FILE")
     if not name:
         return None
-    lines = Path(name).expanduser().read_text(encoding="utf-8").splitlines()
+    try:
+        lines = Path(name).expanduser().read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{name} is not valid UTF-8: its first line should be the passphrase.", EX_DATAERR) from None
     if not lines or not lines[0]:
         raise UserError(f"The first line of {name} is empty: it should be the passphrase.", EX_DATAERR)
     return lines[0]

@@ -306,6 +306,22 @@ def test_bytes_that_are_no_text_are_refused(account: FakeAccount) -> None:
     assert cli.run(cli.parse(["send", "alice"]), terminal) == 65
 
 
+def test_a_text_that_is_too_long_to_be_read_whole_is_not_counted(account: FakeAccount) -> None:
+    code, _, err = run("send", "alice", stdin="x" * 1_000_000)
+    assert code == 65 and err == "taube: A message has 1 to 16384 bytes of text; this one has more.\n"
+    assert run("send", "alice", stdin="x" * 16_384 + "\n")[0] == 0
+
+
+def test_a_file_of_a_passphrase_that_is_no_text_is_refused(
+    account: FakeAccount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taube.db").write_bytes(b"")
+    (tmp_path / "word").write_bytes(b"\xff\n")
+    monkeypatch.setenv("TAUBE_PASSPHRASE_FILE", str(tmp_path / "word"))
+    code, _, err = run("me")
+    assert code == 65 and "word is not valid UTF-8" in err
+
+
 def test_verify_prints_sixty_digits_in_groups(account: FakeAccount) -> None:
     code, out, _ = run("verify", "alice")
     assert code == 0

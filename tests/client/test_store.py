@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import apsw
 import pytest
 
 from taube.client.errors import HomeUnusable
@@ -67,6 +69,22 @@ def test_wrong_key_file_is_one_sentence(home: Home) -> None:
     home.key_file.write_bytes(bytes(32))
     with pytest.raises(HomeUnusable, match="key file does not fit"):
         Store.open(home)
+
+
+def test_a_home_on_a_disk_that_can_only_be_read_is_told_so(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store.create(home, os.urandom).close()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise apsw.CantOpenError("unable to open database file")
+
+    monkeypatch.setattr(apsw, "Connection", refuse)
+    with pytest.raises(HomeUnusable, match="permissions") as caught:
+        Store.open(home)
+    assert caught.value.exit_code == 77
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
+    with pytest.raises(HomeUnusable, match="can only be read") as caught:
+        Store.open(home)
+    assert caught.value.exit_code == 74
 
 
 @spec("DEV-06")

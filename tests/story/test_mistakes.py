@@ -177,6 +177,13 @@ def test_reading_while_the_server_is_away_shows_what_is_there_and_says_so(tmp_pa
         assert bob.run("me").code == bob.run("chats").code == 0
 
 
+def test_what_is_typed_in_bytes_that_are_no_text(taube_server: Server, bob: Person, tmp_path: Path) -> None:
+    for words in (["send", "\udcff", "hi"], ["accept", "\udcff"], ["unblock", "\udcff"], ["read", "\udcff"]):
+        refused(bob.run(*words), 65, "not valid UTF-8")
+    refused(taube_server.admin("backup", f"{tmp_path}/\udcff"), 65, "not valid UTF-8")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_wrong_and_a_missing_passphrase(taube_server: Server, tmp_path: Path) -> None:
     right, wrong = tmp_path / "right", tmp_path / "wrong"
     right.write_text("correct horse\n")

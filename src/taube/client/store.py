@@ -9,6 +9,7 @@ It keeps rows and knows their shapes. It does not know what MLS rows contain, wh
 The only importer of apsw. Source: docs/protocol/device.md, "State".
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, TypeVar
@@ -1089,6 +1090,10 @@ def _connect(home: Home, passphrase: str | None, key: bytes | None, *, create: b
     except apsw.CorruptError as error:
         raise HomeUnusable(f"{home.database} is damaged; it was left as it is: restore a backup.") from error
     except (apsw.CantOpenError, apsw.PermissionsError, apsw.ReadOnlyError) as error:
+        if os.statvfs(home.database.parent).f_flag & os.ST_RDONLY:
+            raise HomeUnusable(
+                f"{home.database} lies on a disk that can only be read: mount it for writing, then try again.", EX_IOERR
+            ) from error
         raise HomeUnusable(f"{home.database} cannot be opened: check its permissions.", EX_NOPERM) from error
     except (apsw.FullError, apsw.IOError) as error:
         raise HomeUnusable(f"{home.database} cannot be used: is the disk full, or damaged?", EX_IOERR) from error
