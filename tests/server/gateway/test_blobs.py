@@ -336,7 +336,8 @@ async def test_nothing_is_begun_for_one_who_has_gone_while_what_there_is_was_cou
             while not traffic._uploads:
                 await asyncio.sleep(0.01)
             writer.transport.abort()
-            await asyncio.sleep(0.1)
+            while server.server._listener.sources.total:
+                await asyncio.sleep(0.01)
             may_sweep.set()
             while traffic._running:
                 await asyncio.sleep(0.01)
