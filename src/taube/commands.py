@@ -227,8 +227,8 @@ async def _send(options: argparse.Namespace, terminal: Terminal) -> int:
             raise problem
         if state == "failed":
             terminal.warn(
-                f"{name} cannot be reached at the moment: the message is kept here and goes out if {name} lets you in"
-                " again."
+                f"This did not reach anybody: {name} may not use this account any more. The message is kept here and"
+                " goes out if that changes."
             )
         elif problem is None and me.chat(chat.id).is_waiting:
             terminal.warn(

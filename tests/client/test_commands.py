@@ -211,7 +211,9 @@ def test_send_says_when_it_could_only_be_queued(account: FakeAccount) -> None:
 def test_send_says_what_becomes_of_a_message_that_nobody_lets_in(account: FakeAccount) -> None:
     account.settles_as = "failed"
     code, out, err = run("send", "alice", "x")
-    assert (code, out) == (75, "") and "lets you in again" in err and err.count("\n") == 1
+    assert (code, out) == (75, "") and err.count("\n") == 1
+    assert "may not use this account any more" in err and "kept here" in err
+    assert "lets you in" not in err  # nobody is told that they were blocked, and a deleted account lets nobody in
 
 
 def test_send_ends_with_77_on_a_device_that_was_replaced(account: FakeAccount) -> None:
