@@ -50,6 +50,8 @@ export class App {
   readonly textSize: Signal<number>;
   /** Cards that a person has closed. */
   readonly closed: Signal<ReadonlySet<string>>;
+  /** Whether there has been no connection for longer than a moment, on whatever page that was noticed. */
+  readonly cutOff: Signal<boolean> = signal(false);
   /** Takes over the new build that waits on the device; null while there is none. */
   readonly update: Signal<(() => void) | null> = signal(null);
   /** A page that a person asked for, over what the status alone would show. */

@@ -127,14 +127,14 @@ const NOT_OF_THE_NETWORK: ReadonlySet<ErrorCode> = new Set(["storage", "newer", 
 export function Banner() {
   const app = useApp();
   const status = app.status.value;
-  const late = useSignal(false);
+  const { cutOff } = app;
   const state = status?.connection.state ?? "connecting";
   useEffect(() => {
     if (state === "online") {
-      late.value = false;
+      cutOff.value = false;
       return;
     }
-    return app.platform.later(1_500, () => (late.value = true));
+    return app.platform.later(1_500, () => (cutOff.value = true));
   }, [state]);
   if (!status) return null;
   if (status.phase === "replaced")
@@ -148,7 +148,7 @@ export function Banner() {
     if (status.connection.caughtUp) return null;
     return <p class="banner">{t("banner.catchingUp")}</p>;
   }
-  if (!late.value) return null;
+  if (!cutOff.value) return null;
   const { failure } = status.connection;
   return (
     <p class="banner" role="status">

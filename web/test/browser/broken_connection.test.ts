@@ -43,6 +43,10 @@ async function has(user: User, ...texts: string[]): Promise<void> {
 test("what is written without a network waits, outlives a reload, and arrives once and in order", async () => {
   await loseNetwork();
   await ada.see("No connection. What you write is sent later.");
+  await ada.home();
+  await ada.open("Ben");
+  // at once: what was said already is not held back anew
+  expect(await ada.conversation("Ben").locator(".banner").count()).toBe(1);
   for (const text of ["one", "two", "three"]) await ada.write(text);
   await ben.write("four");
   await ben.tick("four", "sent");
