@@ -9,23 +9,26 @@ import { percent, size, t } from "../model/i18n";
 import { say, sentence } from "./context";
 import { Icon } from "./icons";
 
+/** The words for it, if nothing is fetched for a chat: it is not accepted, or blocked. */
+export type Shut = "file.closed" | "file.blocked";
+
 interface Props {
   message: Message;
   conversation: Conversation;
-  /** The chat is not accepted: nothing is fetched for it. */
-  stranger: boolean;
+  /** Why nothing is fetched for the chat; null: it is. */
+  shut: Shut | null;
   /** Why it is not shown, where it claims to be a picture. */
   why?: string;
 }
 
-export function FileCard({ message, conversation, stranger, why = "" }: Props) {
+export function FileCard({ message, conversation, shut, why = "" }: Props) {
   const { media } = message;
   const busy = useSignal(false);
   if (!media) return null;
   const name = fileName(media.name, "") || t("message.file");
   const moving = media.state === "loading" || media.state === "uploading";
   const gone = media.state === "gone";
-  const closed = stranger && media.state !== "here";
+  const closed = media.state === "here" ? null : shut;
   const save = async () => {
     busy.value = true;
     try {
@@ -51,7 +54,7 @@ export function FileCard({ message, conversation, stranger, why = "" }: Props) {
         </span>
         {why && <span class="file-why">{why}</span>}
         {gone && <span class="file-why">{t("error.file_gone")}</span>}
-        {closed && <span class="file-why">{t("file.closed")}</span>}
+        {closed && <span class="file-why">{t(closed)}</span>}
       </span>
       {!gone && !closed && (
         <button

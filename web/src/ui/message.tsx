@@ -6,6 +6,7 @@ import type { Conversation } from "../model/conversation";
 import { plain } from "../model/format";
 import { direction, t, time } from "../model/i18n";
 import { say, sentence, useApp } from "./context";
+import type { Shut } from "./file";
 import { Icon, Ticks } from "./icons";
 import { memo, Name } from "./parts";
 import { Picture } from "./picture";
@@ -21,7 +22,7 @@ interface Props {
   first: boolean;
   last: boolean;
   group: boolean;
-  stranger: boolean;
+  shut: Shut | null;
   /** The language: another one draws the row anew. */
   words: string;
   onMenu: (message: Message) => void;
@@ -49,7 +50,7 @@ export const MessageRow = memo((props: Props) => {
   return <Bubble {...props} />;
 });
 
-function Bubble({ message, conversation, first, last, group, stranger, onMenu, onPhoto }: Props) {
+function Bubble({ message, conversation, first, last, group, shut, onMenu, onPhoto }: Props) {
   const app = useApp();
   const { platform } = app;
   const answer = () => {
@@ -100,7 +101,7 @@ function Bubble({ message, conversation, first, last, group, stranger, onMenu, o
         )}
         {message.reply && <Quote reply={message.reply} onOpen={conversation} />}
         {message.kind === "media" && (
-          <Picture message={message} conversation={conversation} stranger={stranger} onOpen={() => onPhoto(message)} />
+          <Picture message={message} conversation={conversation} shut={shut} onOpen={() => onPhoto(message)} />
         )}
         {message.kind === "unknown" && (
           <p class="unknown">

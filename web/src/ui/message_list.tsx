@@ -306,7 +306,7 @@ export function MessageList({ chat, conversation, onMenu, onPhoto }: Props) {
                       !joins(message, below) || (below ? daysBetween(message.sentAtMs, below.sentAtMs) !== 0 : true)
                     }
                     group={chat.kind === "group"}
-                    stranger={chat.state !== "open"}
+                    shut={chat.state === "open" ? null : chat.state === "blocked" ? "file.blocked" : "file.closed"}
                     words={locale()}
                     onMenu={onMenu}
                     onPhoto={onPhoto}

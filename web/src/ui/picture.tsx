@@ -12,7 +12,7 @@ import type { Conversation } from "../model/conversation";
 import { failureOf } from "../model/failures";
 import { size, t } from "../model/i18n";
 import { sentence, useApp } from "./context";
-import { FileCard } from "./file";
+import { FileCard, type Shut } from "./file";
 import { Icon } from "./icons";
 import { useObjectUrl } from "./parts";
 import { isPicture } from "./words";
@@ -20,8 +20,8 @@ import { isPicture } from "./words";
 interface Props {
   message: Message;
   conversation: Conversation;
-  /** The chat is not accepted. */
-  stranger: boolean;
+  /** Why nothing is fetched for the chat; null: it is. */
+  shut: Shut | null;
   onOpen: () => void;
 }
 
@@ -31,12 +31,12 @@ const HEIGHT_PX = 360;
 const UNASKED_BYTES_MOST = 16e6;
 
 export function Picture(props: Props) {
-  const { message, conversation, stranger } = props;
+  const { message, conversation, shut } = props;
   if (isPicture(message)) return <Photo {...props} />;
-  return <FileCard message={message} conversation={conversation} stranger={stranger} />;
+  return <FileCard message={message} conversation={conversation} shut={shut} />;
 }
 
-function Photo({ message, conversation, stranger, onOpen }: Props) {
+function Photo({ message, conversation, shut, onOpen }: Props) {
   const app = useApp();
   const { media } = message;
   const blob = useSignal<Blob | null>(null);
@@ -50,7 +50,7 @@ function Photo({ message, conversation, stranger, onOpen }: Props) {
   const url = useObjectUrl(blob.value);
   const gone = media?.state === "gone";
   const here = media?.state === "here" || media?.state === "uploading";
-  const closed = stranger && !here;
+  const closed = here ? null : shut;
   const asked = !closed && (here || tapped.value || (media?.size ?? 0) <= UNASKED_BYTES_MOST);
   const key = conversation.keyOf(message);
   useEffect(() => {
@@ -78,7 +78,7 @@ function Photo({ message, conversation, stranger, onOpen }: Props) {
   if (!media) return null;
   if (blob.value && (broken.value || !blob.value.type.startsWith("image/"))) {
     const why = t("message.notPicture");
-    return <FileCard message={message} conversation={conversation} stranger={stranger} why={why} />;
+    return <FileCard message={message} conversation={conversation} shut={shut} why={why} />;
   }
   const known = media.width > 0 && media.height > 0;
   const [wide, high] = known ? [media.width, media.height] : [4, 3];
@@ -100,7 +100,7 @@ function Photo({ message, conversation, stranger, onOpen }: Props) {
       {closed && !failed && (
         <div class="picture-ask">
           <Icon name="picture" />
-          <span>{t("file.closed")}</span>
+          <span>{t(closed)}</span>
         </div>
       )}
       {!asked && !closed && !failed && (

@@ -1,7 +1,7 @@
 /** Settings: profile, notifications, appearance, language, storage, what the server knows, about, and the way out. */
 
 import { useSignal } from "@preact/signals";
-import { useEffect, useId } from "preact/hooks";
+import { useEffect, useId, useRef } from "preact/hooks";
 import type { Fact } from "../client/api";
 import { TEXT_SIZES, type Theme } from "../model/app";
 import { failureOf } from "../model/failures";
@@ -118,6 +118,7 @@ export function ProfileForm({
 }) {
   const { platform } = useApp();
   const id = useId();
+  const field = useRef<HTMLInputElement>(null);
   const written = useSignal(name);
   const chosen = useSignal<Blob | null>(photo);
   const problem = useSignal("");
@@ -138,8 +139,9 @@ export function ProfileForm({
       onSubmit={(event) => {
         event.preventDefault();
         const wanted = written.value.trim();
-        if (!wanted) problem.value = t("error.name_empty");
-        else onDone(wanted, chosen.value);
+        if (wanted) return onDone(wanted, chosen.value);
+        problem.value = t("error.name_empty");
+        field.current?.focus();
       }}
     >
       <label class="profile-photo">
@@ -170,6 +172,7 @@ export function ProfileForm({
       </label>
       <input
         id={id}
+        ref={field}
         class="field"
         name="name"
         autoComplete="nickname"

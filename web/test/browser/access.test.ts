@@ -659,6 +659,7 @@ test("a file that is no photo is refused at the photo, with what to choose, and 
   await photo.setInputFiles({ name: "README.md", mimeType: "text/markdown", buffer: notes });
   await click(page, "Start");
   expect(await name.getAttribute("aria-invalid")).toBe("true");
+  expect(await name.evaluate((field) => field === document.activeElement)).toBe(true);
   const alerts = page.getByRole("alert");
   await expect.poll(() => alerts.count()).toBe(2);
   const [first, second] = [await alerts.first().boundingBox(), await name.boundingBox()];

@@ -348,6 +348,13 @@ test("a file is shown as a picture only if it is one, and one that would fill th
   await good.getByRole("button", { name: /^Open/ }).click();
   await shown(ada.link("Save the photo"));
   expect(await ada.link("Save the photo").getAttribute("download")).toBe("good.png");
+  await ada.page.goBack();
+  await ada.link("About this chat").click();
+  await ada.button("Block").click();
+  await ada.page.getByRole("dialog").getByRole("button", { name: "Block" }).click();
+  await ada.openRequest("Mallory");
+  const blocked = await reach(ada, "Photo: a longer one");
+  await shown(blocked.getByText("Not loaded while this chat is blocked."));
   stayedAtHome(ada);
 });
 
