@@ -42,7 +42,7 @@ browsers: dev
 test: browsers lint
 	@echo "Tests of the phone app …" && $(BIN)/python -m scripts.node test
 	@echo "Tests of the phone app in browsers …" && $(BIN)/python -m scripts.browsers test:browser
-	@echo "Tests …" && $(WITH_PATH) $(BIN)/python -m pytest -n 2
+	@echo "Tests …" && $(WITH_PATH) $(BIN)/python -m pytest -n 3
 
 check: lint
 	@echo "Tests of the phone app …" && $(BIN)/python -m scripts.node test

@@ -1,4 +1,4 @@
-/** How the tests in real browsers run: two files at a time, against the app as it was built and a real server. */
+/** How the tests in real browsers run: three files at a time, as each waits for much, against the app as it was built and a real server. */
 
 import { defineConfig } from "vitest/config";
 import { ALIASES } from "./vite.config.ts";
@@ -9,7 +9,7 @@ export default defineConfig({
     include: ["test/browser/**/*.test.ts"],
     testTimeout: 120_000,
     hookTimeout: 120_000,
-    maxWorkers: 2,
+    maxWorkers: 3,
     execArgv: "WebSocket" in globalThis ? [] : ["--experimental-websocket"],
   },
 });
