@@ -49,8 +49,8 @@ from taube.client.events import (
 from taube.client.files import clean_file_name, media_type_of, numbered, shortened
 from taube.client.home import Home
 from taube.client.network import DeviceLink, Network
+from taube.client.store import WRITTEN, Entry, Store
 from taube.client.store import Chat as ChatRow
-from taube.client.store import Entry, Store
 from taube.client.store import Message as MessageRow
 from taube.client.sync import Engine
 from taube.client.transport import Transport, TransportError, socket_url
@@ -172,7 +172,7 @@ class Chat:
             return b""
         number = bytes.fromhex(message.id)
         row = next((row for row in self._account._store.messages_of_id(self._row.id, number)), None)
-        if row is None or row.kind not in ("text", "media"):
+        if row is None or row.kind not in WRITTEN:
             raise WrongInput("What is to be answered is no message of this chat.")
         return row.id + row.sender
 
@@ -486,7 +486,7 @@ class Account:
         with self._store.write():
             self._store.mark_read([row.n for row in rows])
             for row in rows:
-                if row.kind in ("text", "media"):
+                if row.kind in WRITTEN:
                     self._store.owe_receipt(row.chat, row.id, content.READ)
 
     async def settle(self, message: Message, timeout_s: float) -> MessageState:

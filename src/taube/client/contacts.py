@@ -18,7 +18,7 @@ from taube.client.e2e import DEVICE_SCOPE, KIND_PAIR, SUITE_CLASSIC, SUITE_HYBRI
 from taube.client.errors import Refused, TryLater, WrongInput
 from taube.client.network import Network
 from taube.client.outbox import Outbox
-from taube.client.store import Chat, Contact, Group
+from taube.client.store import WRITTEN, Chat, Contact, Group
 from taube.client.vault import Vault
 from taube.wire.errors import ADDRESS_GONE, NO_KEY_PACKAGE, RATE_LIMITED, WireError
 from taube.wire.messages import ClaimKeyPackage, KeyPackageClaimed
@@ -298,7 +298,7 @@ class Contacts:
             if group is not None and group.standing == "left":
                 self._store.add_chore("successor", chat.id, b"", self._vault.now_ms())
             for message in self._store.messages(chat.id, content.MAX_RECEIPT_IDS):
-                if message.sender != self._vault.account and message.kind in ("text", "media"):
+                if message.sender != self._vault.account and message.kind in WRITTEN:
                     status = content.DELIVERED if message.unread else content.READ
                     self._store.owe_receipt(chat.id, message.id, status)
             for group in self._store.groups_of_chat(chat.id):

@@ -29,7 +29,7 @@ from taube.client.e2e import (
 from taube.client.gates import Gates
 from taube.client.outbox import Outbox
 from taube.client.rejoin import Rejoin
-from taube.client.store import Address, Chat, Group
+from taube.client.store import WRITTEN, Address, Chat, Group
 from taube.client.vault import Vault
 
 GAP_GRACE_MS: Final = 3_000
@@ -272,7 +272,7 @@ class Inbox:
         is_new = self._store.add_message(
             *(chat.id, message, sender, what.sequence, what.sent_at_ms, kind, text, "received", True, reply_to, raw)
         )
-        if kind in ("text", "media"):
+        if kind in WRITTEN:
             # also when it comes again: whoever sends it again has not heard of its receipt (CNT-11)
             row = None if is_new else self._store.message(chat.id, message, sender)
             self._store.owe_receipt(chat.id, message, content.READ if row and not row.unread else content.DELIVERED)

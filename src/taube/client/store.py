@@ -180,6 +180,10 @@ class Group(NamedTuple):
     serial: bytes | None
 
 
+WRITTEN: Final = ("text", "media")
+"""The kinds of messages that a person wrote: they are confirmed and can be answered."""
+
+
 class Message(NamedTuple):
     """One message of the history; *sender* is an account. *reply_to*: message id and account of what it answers.
     *content*: all that was said, where *text* is not all of it (media, and kinds that are not known)."""
