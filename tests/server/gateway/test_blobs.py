@@ -64,11 +64,15 @@ class Uploader:
         assert (await self.begin(len(data))).status == 201
         return await self.append(0, data)
 
+    async def dial(self, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection, for a request that is sent by hand."""
+        host, _, port = self.rig.server.url.partition("://")[2].rpartition(":")
+        return await asyncio.open_connection(host, int(port), ssl=self.rig.context, **options)
+
     async def cut(self, offset: int, data: bytes, sent: int) -> None:
         """Begin to append all of *data* and break the connection after *sent* bytes."""
         head = request("PATCH", self.path, self.own | {"Upload-Offset": offset, "Content-Length": len(data)}, None)
-        host, _, port = self.rig.server.url.partition("://")[2].rpartition(":")
-        _, writer = await asyncio.open_connection(host, int(port), ssl=self.rig.context)
+        _, writer = await self.dial()
         writer.write(head + data[:sent])
         with contextlib.suppress(OSError):
             await writer.drain()
@@ -88,6 +92,18 @@ def parsed(raw: bytes) -> Answer:
     first, *lines = head.decode().split("\r\n")
     fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return Answer(int(first.split(" ")[1]), fields, body)
+
+
+def held_count(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """A server that starts now counts its blobs once the event is set, or after 30 seconds."""
+    may_count, sweep = threading.Event(), ObjectFolder.sweep
+
+    def late(*arguments: Any) -> Any:
+        may_count.wait(30)
+        return sweep(*arguments)
+
+    monkeypatch.setattr(ObjectFolder, "sweep", late)
+    return may_count
 
 
 def blobs(**settings: Any) -> ServerConfig:
@@ -166,8 +182,7 @@ async def test_a_newer_request_ends_one_that_still_waits_for_bytes(rig):
         one = Uploader(server)
         await one.begin(len(data))
         head = request("PATCH", one.path, one.own | {"Upload-Offset": 0, "Content-Length": len(data)}, None)
-        host, _, port = server.server.url.partition("://")[2].rpartition(":")
-        reader, writer = await asyncio.open_connection(host, int(port), ssl=server.context)
+        reader, writer = await one.dial()
         writer.write(head + data[:50_000])
         await asyncio.sleep(0.1)
         async with asyncio.timeout(5):
@@ -259,8 +274,7 @@ async def test_who_moves_no_byte_or_drips_is_cut_off_and_what_came_is_kept(rig):
         for drips in (False, True):
             one = Uploader(server)
             await one.begin(500_000)
-            host, _, port = server.server.url.partition("://")[2].rpartition(":")
-            reader, writer = await asyncio.open_connection(host, int(port), ssl=server.context)
+            reader, writer = await one.dial()
             head = request("PATCH", one.path, one.own | {"Upload-Offset": 0, "Content-Length": 500_000}, None)
             writer.write(head + b"x" * 1_000)
             with contextlib.suppress(OSError):
@@ -282,8 +296,7 @@ async def test_a_reader_that_stops_reading_is_cut_off(rig):
     async with rig(config=blobs(idle_s=0.3)) as server:
         one = Uploader(server)
         await one.upload(data)
-        host, _, port = server.server.url.partition("://")[2].rpartition(":")
-        _, writer = await asyncio.open_connection(host, int(port), ssl=server.context, limit=1024)
+        _, writer = await one.dial(limit=1024)
         writer.write(request("GET", one.path, {}, None))
         async with asyncio.timeout(10):
             while server.server._blobs.transfers == 0:
@@ -307,8 +320,7 @@ async def test_nothing_is_read_any_more_for_a_reader_that_has_gone(rig, monkeypa
             return read(self, name, start, size)
 
         monkeypatch.setattr(ObjectFolder, "read", slowly)
-        host, _, port = server.server.url.partition("://")[2].rpartition(":")
-        reader, writer = await asyncio.open_connection(host, int(port), ssl=server.context)
+        reader, writer = await one.dial()
         writer.write(request("GET", one.path, {}, None))
         await reader.readexactly(1000)
         writer.transport.abort()
@@ -320,17 +332,10 @@ async def test_nothing_is_read_any_more_for_a_reader_that_has_gone(rig, monkeypa
 
 
 async def test_nothing_is_begun_for_one_who_has_gone_while_what_there_is_was_counted(rig, monkeypatch):
-    sweep, may_sweep = ObjectFolder.sweep, threading.Event()
-
-    def slowly(self: ObjectFolder, part: int, today: int, may_expire: bool) -> Any:
-        may_sweep.wait(30)
-        return sweep(self, part, today, may_expire)
-
-    monkeypatch.setattr(ObjectFolder, "sweep", slowly)
+    may_count = held_count(monkeypatch)
     async with rig(config=blobs()) as server:
         one, traffic = Uploader(server), server.server._blobs
-        host, _, port = server.server.url.partition("://")[2].rpartition(":")
-        _, writer = await asyncio.open_connection(host, int(port), ssl=server.context)
+        _, writer = await one.dial()
         writer.write(request("POST", one.path, one.own | {"Upload-Length": 5000}, b""))
         async with asyncio.timeout(30):
             while not traffic._uploads:
@@ -338,7 +343,7 @@ async def test_nothing_is_begun_for_one_who_has_gone_while_what_there_is_was_cou
             writer.transport.abort()
             while server.server._listener.sources.total:
                 await asyncio.sleep(0.01)
-            may_sweep.set()
+            may_count.set()
             while traffic._running:
                 await asyncio.sleep(0.01)
         assert (await one.offset()).status == 404
@@ -353,8 +358,7 @@ async def test_an_upload_of_60_mb_does_not_sit_in_memory(rig):
         await Uploader(server).upload(os.urandom(1_000_000))
         one, size, piece = Uploader(server), 60_000_000, os.urandom(1_000_000)
         await one.begin(size)
-        host, _, port = server.server.url.partition("://")[2].rpartition(":")
-        reader, writer = await asyncio.open_connection(host, int(port), ssl=server.context)
+        reader, writer = await one.dial()
         writer.write(request("PATCH", one.path, one.own | {"Upload-Offset": 0, "Content-Length": size}, None))
         before = most = resident_bytes()
         for _ in range(60):
@@ -436,13 +440,7 @@ async def test_a_disk_that_cannot_be_written_refuses_and_nothing_of_it_counts(ri
 
 @spec("BLB-10")
 async def test_an_upload_right_after_a_start_waits_until_what_there_is_was_counted(rig, monkeypatch):
-    may_count, sweep = threading.Event(), ObjectFolder.sweep
-
-    def late(*arguments: Any) -> Any:
-        may_count.wait(30)
-        return sweep(*arguments)
-
-    monkeypatch.setattr(ObjectFolder, "sweep", late)
+    may_count = held_count(monkeypatch)
     async with rig(config=blobs()) as server:
         waiting = asyncio.ensure_future(Uploader(server).begin(300))
         async with asyncio.timeout(10):
@@ -483,8 +481,7 @@ async def test_what_was_announced_while_there_was_room_does_not_fill_the_disk_la
         free = 2_000_000
         begun = []
         for one in many:  # each promises 400,000 bytes and sends a few
-            host, _, port = server.server.url.partition("://")[2].rpartition(":")
-            reader, writer = await asyncio.open_connection(host, int(port))
+            reader, writer = await one.dial()
             writer.write(request("PATCH", one.path, one.own | {"Upload-Offset": 0, "Content-Length": 400_000}, None))
             writer.write(b"x" * 100)
             begun.append((asyncio.ensure_future(reader.read()), writer))
